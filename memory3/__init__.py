@@ -1,0 +1,1 @@
+"""Clients, types, errors and the command line of memory3."""

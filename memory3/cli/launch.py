@@ -1,0 +1,37 @@
+"""`memory3 serve` and `memory3 ingest`: hand over to the services' own programs.
+
+The SDK knows no service, so these replace the process and pass every argument on, --help too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+import click
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+
+
+@click.command(context_settings=_PASS_ON, short_help="Run all three tiers on this machine.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Run all three tiers on this machine (`memory3 serve --help`)."""
+    _become("services.launch", arguments)
+
+
+@click.command(context_settings=_PASS_ON, short_help="Turn documents into references and memories.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def ingest(arguments: tuple[str, ...]) -> None:
+    """Turn documents into a bank of references and memories (`memory3 ingest --help`)."""
+    _become("services.ingest", arguments)
+
+
+def _become(module: str, arguments: tuple[str, ...]) -> None:
+    """Replace this process by `python -m module`; signals and exit code are then the module's own."""
+    if importlib.util.find_spec("services") is None:
+        raise click.ClickException("this installation has the clients only; install the services: memory3[all]")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

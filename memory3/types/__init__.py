@@ -1,0 +1,77 @@
+"""The domain types that users and services see, with their conversion from and to protobuf.
+
+Wire types appear here, in the clients and in the servicers, and nowhere else.
+"""
+
+from memory3.types.generation import (
+    FinalEvent,
+    FinishReason,
+    Generation,
+    GenerationEvent,
+    GenerationRequest,
+    MemoryStatus,
+    Message,
+    Mode,
+    RecalledMemory,
+    RecallEvent,
+    Sampling,
+    Span,
+    TimelineEntry,
+    Timing,
+    TokenEvent,
+    Usage,
+    event_from_pb,
+    event_to_pb,
+)
+from memory3.types.memory import FetchedRecord, FetchStatus, MemoryEntry, MemoryStat, Tier
+from memory3.types.retrieval import (
+    Bank,
+    DeleteResult,
+    Document,
+    EmbedResult,
+    Hit,
+    Reference,
+    RetrieveResult,
+    RetrieveTiming,
+    UpsertResult,
+)
+from memory3.types.writing import DecoderInfo, WriteItem, WriteResult, WriteStatus
+
+__all__ = [
+    "Bank",
+    "DecoderInfo",
+    "DeleteResult",
+    "Document",
+    "EmbedResult",
+    "FetchStatus",
+    "FetchedRecord",
+    "FinalEvent",
+    "FinishReason",
+    "Generation",
+    "GenerationEvent",
+    "GenerationRequest",
+    "Hit",
+    "MemoryEntry",
+    "MemoryStat",
+    "MemoryStatus",
+    "Message",
+    "Mode",
+    "RecallEvent",
+    "RecalledMemory",
+    "Reference",
+    "RetrieveResult",
+    "RetrieveTiming",
+    "Sampling",
+    "Span",
+    "Tier",
+    "TimelineEntry",
+    "Timing",
+    "TokenEvent",
+    "UpsertResult",
+    "Usage",
+    "WriteItem",
+    "WriteResult",
+    "WriteStatus",
+    "event_from_pb",
+    "event_to_pb",
+]

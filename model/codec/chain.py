@@ -1,0 +1,173 @@
+"""The codec chain: a memory's arrays to its record and back, through the stages a memory plan names.
+
+Knows the record's envelope and the stages' kinds, not what any stage does, and nothing of models, banks or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.codec.arrays import MemoryArrays
+from model.codec.base import Arrays, ArraySpec, ArraysToArrays, ArraysToBytes, BytesToBytes, Specs, Stage
+from model.codec.floats import Bf16, Fp32
+from model.codec.int8 import Int8
+from model.codec.pack import Pack, packed_bytes
+from model.codec.record import (
+    PREAMBLE_BYTES,
+    RecordError,
+    RecordHeader,
+    check_identity,
+    pack_record,
+    parse_record,
+)
+from model.identity import ID_HEX_DIGITS
+from model.plan import MemoryPlan
+
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Fp32, Bf16, Int8, Pack)}
+"""Every stage a plan may name."""
+
+
+@dataclass(frozen=True)
+class CodecChain:
+    """Stages in the order of encoding: any number on arrays, one that packs, any number on bytes.
+
+    Raises ValueError on construction if the kinds do not follow each other so.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if len(self._packers) != 1 or self.stages != (*self._on_arrays, *self._packers, *self._on_bytes):
+            raise ValueError(
+                f"codec chain {[stage.name for stage in self.stages]} is out of order; give stages on arrays, then one "
+                "that packs, then stages on bytes"
+            )
+
+    @classmethod
+    def from_plan(cls, plan: MemoryPlan) -> CodecChain:
+        """The chain of `plan.codec`, with default parameters; `pack` goes where it belongs unless the plan names it.
+
+        Raises ValueError on a stage that does not exist.
+        """
+        stages = [stage_from_dict({"name": name}) for name in plan.codec]
+        if not any(isinstance(stage, ArraysToBytes) for stage in stages):
+            stages.insert(sum(isinstance(stage, ArraysToArrays) for stage in stages), Pack())
+        return cls(tuple(stages))
+
+    @classmethod
+    def from_description(cls, description: Sequence[Mapping[str, Any]]) -> CodecChain:
+        """The chain that `describe` describes. Raises ValueError on a stage or parameter that does not exist."""
+        return cls(tuple(stage_from_dict(stage) for stage in description))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The stages with their parameters as JSON types, for the record's header and the model fingerprint."""
+        return [stage.to_dict() for stage in self.stages]
+
+    def encode(self, memory: MemoryArrays, reference_id: str, model_fingerprint: str) -> bytes:
+        """The memory's record; equal memories give equal bytes.
+
+        Raises ValueError if a number is not finite or beyond what a stage can hold, or if positions cannot be.
+        """
+        memory.check_content()
+        arrays: Arrays = {"keys": memory.k_LKSD, "values": memory.v_LKSD, "positions": memory.positions_LKS}
+        for stage in self._on_arrays:
+            arrays = stage.encode(arrays)
+        payload = self._packers[0].encode(arrays)
+        for byte_stage in self._on_bytes:
+            payload = byte_stage.encode(payload)
+        header = RecordHeader(
+            reference_id=reference_id,
+            model_fingerprint=model_fingerprint,
+            codec=tuple(self.describe()),
+            shape=memory.shape,
+            num_reference_tokens=memory.num_reference_tokens,
+        )
+        return pack_record(header, payload)
+
+    def decode(self, record: bytes | bytearray | memoryview, reference_id: str, model_fingerprint: str) -> MemoryArrays:
+        """The memory in a record, in arrays that own their bytes.
+
+        Raises RecordError: "corrupt", "version", or "mismatch" if the record is another reference's, another model's or
+        was made by another chain.
+        """
+        header, payload = parse_record(record)
+        check_identity(header, reference_id, model_fingerprint)
+        if list(header.codec) != self.describe():
+            raise RecordError(
+                "mismatch",
+                f"record was made by codec {list(header.codec)}, this chain is {self.describe()}; write it again",
+            )
+        try:
+            # Read-only, so that views of the caller's buffer can be told from arrays of our own.
+            arrays = self._decode_payload(payload.toreadonly(), header.shape)
+            return MemoryArrays(
+                k_LKSD=_owned(arrays["keys"]),
+                v_LKSD=_owned(arrays["values"]),
+                positions_LKS=_owned(arrays["positions"]),
+                num_reference_tokens=header.num_reference_tokens,
+            )
+        except ValueError as error:
+            raise RecordError("corrupt", str(error)) from error
+
+    def record_bytes(self, shape: tuple[int, int, int, int], num_reference_tokens: int) -> int:
+        """Size of the record of a memory of this shape (L, K, S, D); an upper bound if stages on bytes follow."""
+        specs = _start_specs(shape)
+        for stage in self._on_arrays:
+            specs = stage.resolve(specs)
+        zeros = "0" * ID_HEX_DIGITS
+        header = RecordHeader(zeros, zeros, tuple(self.describe()), shape, num_reference_tokens)
+        return PREAMBLE_BYTES + len(header.to_json_bytes()) + packed_bytes(specs)
+
+    def _decode_payload(self, payload: memoryview, shape: tuple[int, int, int, int]) -> Arrays:
+        data: bytes | memoryview = payload
+        for byte_stage in reversed(self._on_bytes):
+            data = byte_stage.decode(data)
+        specs = _start_specs(shape)
+        for stage in self._on_arrays:
+            specs = stage.resolve(specs)
+        arrays = self._packers[0].decode(data, specs)
+        for stage in reversed(self._on_arrays):
+            arrays = stage.decode(arrays)
+        return arrays
+
+    @property
+    def _on_arrays(self) -> tuple[ArraysToArrays, ...]:
+        return tuple(stage for stage in self.stages if isinstance(stage, ArraysToArrays))
+
+    @property
+    def _packers(self) -> tuple[ArraysToBytes, ...]:
+        return tuple(stage for stage in self.stages if isinstance(stage, ArraysToBytes))
+
+    @property
+    def _on_bytes(self) -> tuple[BytesToBytes, ...]:
+        return tuple(stage for stage in self.stages if isinstance(stage, BytesToBytes))
+
+
+def _start_specs(shape: tuple[int, int, int, int]) -> Specs:
+    float32 = np.dtype(np.float32)
+    return {
+        "keys": ArraySpec(float32, shape),
+        "values": ArraySpec(float32, shape),
+        "positions": ArraySpec(np.dtype(np.uint8), shape[:3]),
+    }
+
+
+def _owned(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.flags.writeable else array.copy()
+
+
+def stage_from_dict(description: Mapping[str, Any]) -> Stage:
+    """The stage that `to_dict` describes. Raises ValueError on an unknown name or parameter."""
+    parameters = dict(description)
+    name = parameters.pop("name", None)
+    if name not in STAGES:
+        raise ValueError(f"codec stage {name!r} does not exist; choose among {', '.join(STAGES)}")
+    try:
+        return STAGES[name](**parameters)
+    except TypeError as error:
+        raise ValueError(f"codec stage {name!r} does not take {parameters}: {error}") from error

@@ -1,0 +1,1 @@
+"""Explicit memories: writing, sparsifying and reading them."""

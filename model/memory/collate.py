@@ -1,0 +1,88 @@
+"""Memories of a batch side by side, for attention to read: each query chunk's own as rows, absent ones masked.
+
+Knows no cache and no queries.
+
+Shape letters: B items, C query chunks, M memories per chunk, S kept tokens, N = M*S rows, L memory layers, K KV heads,
+D head dimension, U different memories in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.memory.explicit_memory import ExplicitMemory
+from model.plan import MemoryPlan
+
+
+def check_memories(memories: Sequence[ExplicitMemory], plan: MemoryPlan, config: ModelConfig) -> None:
+    """Raises ValueError if these cannot be one chunk's memories under this plan and model."""
+    if len(memories) > plan.memories_per_chunk:
+        raise ValueError(
+            f"{len(memories)} memories for one query chunk; plan {plan.name!r} reads at most {plan.memories_per_chunk}"
+        )
+    for memory in memories:
+        num_layers, num_kv_heads, num_kept, head_dim = memory.k_LKSD.shape
+        expected = (len(plan.memory_layers), config.num_kv_heads, config.head_dim)
+        if (num_layers, num_kv_heads, head_dim) != expected or num_kept > plan.tokens_per_memory:
+            raise ValueError(
+                f"memory {memory.reference_id!r} has shape {tuple(memory.k_LKSD.shape)}; plan {plan.name!r} reads "
+                f"({expected[0]}, {expected[1]}, at most {plan.tokens_per_memory}, {expected[2]}): "
+                "write it with this plan"
+            )
+
+
+@dataclass(frozen=True)
+class CollatedMemories:
+    """The memories of a batch of query chunks. A memory that several chunks read is held once."""
+
+    kv_U2LKSD: Tensor
+    """Keys and values of the different memories, padded to S tokens."""
+    index_BCM: Tensor
+    """Which memory stands where; an absent one points anywhere."""
+    bias_BCN: Tensor
+    """What to add to the scores: 0 for a row, minus infinity for an absent one."""
+
+    def layer(self, memory_layer: int) -> Tensor:
+        """`kv_2BCKND` of the `memory_layer`-th memory layer."""
+        kv_BCM2KSD = self.kv_U2LKSD[:, :, memory_layer][self.index_BCM]
+        return kv_BCM2KSD.permute(3, 0, 1, 4, 2, 5, 6).flatten(4, 5)
+
+
+def collate(
+    chunk_memories: Sequence[Sequence[Sequence[ExplicitMemory]]],
+    num_chunks: int,
+    plan: MemoryPlan,
+    like: Tensor,
+) -> CollatedMemories | None:
+    """`chunk_memories[item][chunk]` side by side, padded to `num_chunks`; None if there is not a single memory.
+
+    Of the dtype and on the device of `like`.
+    """
+    places: dict[int, int] = {}
+    unique: list[ExplicitMemory] = []
+    num_kept_BCM = torch.zeros(len(chunk_memories), num_chunks, plan.memories_per_chunk, dtype=torch.long)
+    index_BCM = torch.zeros_like(num_kept_BCM)
+    for item, chunks in enumerate(chunk_memories):
+        for chunk, memories in enumerate(chunks):
+            for place, memory in enumerate(memories):
+                if id(memory) not in places:
+                    places[id(memory)] = len(unique)
+                    unique.append(memory)
+                index_BCM[item, chunk, place] = places[id(memory)]
+                num_kept_BCM[item, chunk, place] = memory.num_kept_tokens
+    if not unique:
+        return None
+    num_layers, num_kv_heads, _, head_dim = unique[0].k_LKSD.shape
+    kept = plan.tokens_per_memory
+    kv_U2LKSD = like.new_zeros(len(unique), 2, num_layers, num_kv_heads, kept, head_dim)
+    for kv_2LKSD, memory in zip(kv_U2LKSD, unique, strict=True):
+        kv_2LKSD[0, :, :, : memory.num_kept_tokens] = memory.k_LKSD
+        kv_2LKSD[1, :, :, : memory.num_kept_tokens] = memory.v_LKSD
+    is_absent_BCN = (torch.arange(kept) >= num_kept_BCM[..., None]).flatten(2)
+    bias_BCN = like.new_zeros(is_absent_BCN.shape).masked_fill_(is_absent_BCN.to(like.device), -torch.inf)
+    return CollatedMemories(kv_U2LKSD, index_BCM.to(like.device), bias_BCN)

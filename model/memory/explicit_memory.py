@@ -1,0 +1,92 @@
+"""One explicit memory as tensors: the kept keys and values of one reference. Knows no codec, no cache and no model.
+
+Shape letters: L memory layers, K KV heads, S kept tokens, D head dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.codec.arrays import MemoryArrays
+
+
+@dataclass(frozen=True, eq=False)
+class ExplicitMemory:
+    """Paper 3.2 and 3.3: what is kept of a reference. Raises ValueError if the shapes do not fit together."""
+
+    k_LKSD: Tensor
+    """Keys, already rotated at the positions of encoding; never rotate them again."""
+    v_LKSD: Tensor
+    """Values."""
+    positions_LKS: Tensor
+    """uint8: offset in the reference (prefix not counted) of each kept token, ascending along S."""
+    num_reference_tokens: int
+    """Tokens of the reference, prefix not counted."""
+    reference_id: str = ""
+    """Whose memory this is; the mathematics never reads it."""
+
+    def __post_init__(self) -> None:
+        if self.k_LKSD.ndim != 4 or self.v_LKSD.shape != self.k_LKSD.shape:
+            raise ValueError(
+                f"keys {tuple(self.k_LKSD.shape)} and values {tuple(self.v_LKSD.shape)} do not fit together; "
+                "both are (L, K, S, D)"
+            )
+        if self.positions_LKS.shape != self.k_LKSD.shape[:3]:
+            raise ValueError(
+                f"positions {tuple(self.positions_LKS.shape)} do not fit keys {tuple(self.k_LKSD.shape)}; "
+                "they are (L, K, S)"
+            )
+
+    @property
+    def num_kept_tokens(self) -> int:
+        """S: the plan's number, or all tokens of a shorter reference."""
+        return self.k_LKSD.shape[2]
+
+    def to_arrays(self) -> MemoryArrays:
+        """For the codec chain: float32 on the CPU."""
+        return MemoryArrays(
+            k_LKSD=_converted(self.k_LKSD, torch.float32, "cpu").numpy(),
+            v_LKSD=_converted(self.v_LKSD, torch.float32, "cpu").numpy(),
+            positions_LKS=self.positions_LKS.cpu().numpy(),
+            num_reference_tokens=self.num_reference_tokens,
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: MemoryArrays,
+        reference_id: str = "",
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> ExplicitMemory:
+        """From the codec chain. Copies where an array may not be written to, as one that lies in a record's bytes."""
+        return cls(
+            k_LKSD=_converted(_tensor(arrays.k_LKSD), dtype, device),
+            v_LKSD=_converted(_tensor(arrays.v_LKSD), dtype, device),
+            positions_LKS=_tensor(arrays.positions_LKS).to(device),
+            num_reference_tokens=arrays.num_reference_tokens,
+            reference_id=reference_id,
+        )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _converted(values_LKSD: Tensor, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+    """The values in another number format and place, converted one layer at a time.
+
+    A whole memory is large enough for torch to make a pool of threads in the calling thread, which is not the one that
+    runs the model; with more pool threads than cores libgomp stops spinning between operations, and a decode step takes
+    half as long again.
+    """
+    if values_LKSD.dtype == dtype:
+        return values_LKSD.to(device)
+    converted_LKSD = torch.empty(values_LKSD.shape, dtype=dtype)
+    for converted_KSD, values_KSD in zip(converted_LKSD, values_LKSD.cpu(), strict=True):
+        converted_KSD.copy_(values_KSD)
+    return converted_LKSD.to(device)

@@ -1,0 +1,88 @@
+"""Which tokens of a reference its memory keeps, for each memory layer and KV head. Knows no model and no storage.
+
+Shape letters: B references, T padded tokens, K KV heads, G query heads of one KV head, D head dimension, S kept tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.plan import MemoryPlan
+
+
+@dataclass(frozen=True)
+class EncodedLayer:
+    """What one memory layer gives of a batch of references, prefix left out."""
+
+    q_BKGTD: Tensor
+    """Queries before RoPE."""
+    k_BKTD: Tensor
+    """Keys before RoPE."""
+    q_rotated_BKGTD: Tensor
+    k_rotated_BKTD: Tensor
+    v_BKTD: Tensor
+
+
+def score_tokens(
+    layer: EncodedLayer, memory_layer: int, plan: MemoryPlan, references: Sequence[Sequence[int]], is_token_BT: Tensor
+) -> Tensor:
+    """float32 `[B, K, T]`: how much each token deserves to be kept, by `plan.selection`; meaningless for padding.
+
+    attention: attention received without mask and without RoPE, so that every place has an equal chance (paper 3.3).
+    causal: attention received in the encoding itself: rotated and causal, the prefix left out.
+    random: by a generator seeded with the reference, so that equal texts keep equal tokens.
+    value_norm: length of the value.
+    """
+    if plan.selection == "attention":
+        return combine_group(attention_received(layer.q_BKGTD, layer.k_BKTD, is_token_BT), plan.group_combine)
+    if plan.selection == "causal":
+        received_BKGT = attention_received(layer.q_rotated_BKGTD, layer.k_rotated_BKTD, is_token_BT, causal=True)
+        return combine_group(received_BKGT, plan.group_combine)
+    if plan.selection == "value_norm":
+        length_BKT: Tensor = torch.linalg.vector_norm(layer.v_BKTD.float(), dim=-1)
+        return length_BKT
+    scores_BKT = torch.zeros(layer.v_BKTD.shape[:3], device=layer.v_BKTD.device)
+    for scores_KT, tokens in zip(scores_BKT, references, strict=True):
+        scores_KT[:, : len(tokens)] = random_scores(tokens, memory_layer, len(scores_KT)).to(scores_KT.device)
+    return scores_BKT
+
+
+def attention_received(q_BKGTD: Tensor, k_BKTD: Tensor, is_token_BT: Tensor, *, causal: bool = False) -> Tensor:
+    """float32 `[B, K, G, T]`: the attention each token receives, summed over the reference's queries (paper 3.3)."""
+    num_tokens, head_dim = k_BKTD.shape[-2:]
+    scores_BKGTT = (q_BKGTD.float() * head_dim**-0.5) @ k_BKTD.float().mT[:, :, None]
+    hidden_BTT = ~is_token_BT[:, None, :].expand(-1, num_tokens, -1)
+    if causal:
+        hidden_BTT = hidden_BTT | torch.ones_like(hidden_BTT).triu(1)
+    weights_BKGTT = scores_BKGTT.masked_fill_(hidden_BTT[:, None, None], -torch.inf).softmax(dim=-1)
+    received_BKGT: Tensor = weights_BKGTT.masked_fill_(~is_token_BT[:, None, None, :, None], 0).sum(dim=-2)
+    return received_BKGT
+
+
+def combine_group(scores_BKGT: Tensor, how: str) -> Tensor:
+    """The scores of one KV head from those of its query heads, `[B, K, T]`; `how` is a plan's `group_combine`."""
+    if how == "sum":
+        return scores_BKGT.sum(dim=2)
+    return scores_BKGT.amax(dim=2) if how == "max" else scores_BKGT.mean(dim=2)
+
+
+def most_scored(scores_BKT: Tensor, is_token_BT: Tensor, tokens_per_memory: int) -> Tensor:
+    """Places of the best tokens, `[B, K, S]`, ascending; of equals the first wins. S is at most T.
+
+    A reference of n < S tokens has its n places first; what follows is padding.
+    """
+    scores_BKT = scores_BKT.masked_fill(~is_token_BT[:, None], -torch.inf)
+    best_first_BKT = scores_BKT.sort(dim=-1, descending=True, stable=True).indices
+    return best_first_BKT[..., :tokens_per_memory].sort(dim=-1).values
+
+
+def random_scores(tokens: Sequence[int], memory_layer: int, num_kv_heads: int) -> Tensor:
+    """float32 `[K, T]`, equal on every machine for equal tokens."""
+    text = ",".join(map(str, (memory_layer, *tokens)))
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+    return torch.rand(num_kv_heads, len(tokens), generator=torch.Generator().manual_seed(seed))

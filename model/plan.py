@@ -1,0 +1,141 @@
+"""The memory plan: which keys and values of a reference become its explicit memory, and how a context reads them.
+
+A plan is data: it belongs to a checkpoint and travels with it. This file knows no tensors, no tokenizer and no codec;
+docs/memory-plan.md explains every field and the presets.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from model.identity import canonical_json
+
+if TYPE_CHECKING:
+    from model.config import ModelConfig
+
+SELECTIONS = ("attention", "causal", "random", "value_norm")
+GROUP_COMBINES = ("sum", "max", "mean")
+REFERENCE_TOKENS_LIMIT = 256
+"""The place of a kept token in its reference is stored as one byte."""
+
+_READ_ONLY_FIELDS = ("name", "query_chunk_tokens", "memories_per_chunk", "context_bos", "separator")
+"""Fields that change how memories are read or named, never what is written."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How memories are written and read. Raises ValueError on construction if a field contradicts itself or another."""
+
+    name: str
+    """For people and logs; no part of a memory's identity."""
+    memory_layers: tuple[int, ...]
+    """Layers whose attention reads memories, ascending, counted from 0."""
+    tokens_per_memory: int
+    """S: tokens kept per memory layer and KV head; a shorter reference keeps all it has."""
+    selection: str
+    """How tokens are scored: "attention" (unmasked and un-rotated, paper 3.3), "causal", "random" or "value_norm"."""
+    group_combine: str
+    """How the scores of the query heads of one KV head are combined: "sum", "max" or "mean"."""
+    max_reference_tokens: int = 128
+    """R: longest reference, in tokens without the prefix; also the interval of positions all memories share."""
+    query_chunk_tokens: int = 64
+    """Q: tokens of prompt or output that make one query and share one set of memories."""
+    memories_per_chunk: int = 5
+    """M: memories one query chunk reads."""
+    prefix: str = ""
+    """Special-token text encoded before every reference, then dropped from its memory; opens every context, once."""
+    context_bos: str = ""
+    """Special-token text that opens a context after its memories; empty when the prefix alone is the attention sink."""
+    separator: str = ""
+    """Text that opens a context which reads memories."""
+    codec: tuple[str, ...] = ("int8",)
+    """Names of the codec stages, in the order of encoding."""
+
+    def __post_init__(self) -> None:
+        # JSON and callers may bring lists; the plan is hashable only with tuples.
+        object.__setattr__(self, "memory_layers", tuple(self.memory_layers))
+        object.__setattr__(self, "codec", tuple(self.codec))
+        _check_layers(self.memory_layers)
+        _check_choice("selection", self.selection, SELECTIONS)
+        _check_choice("group_combine", self.group_combine, GROUP_COMBINES)
+        _check_range("max_reference_tokens", self.max_reference_tokens, 1, REFERENCE_TOKENS_LIMIT)
+        _check_range("tokens_per_memory", self.tokens_per_memory, 1, self.max_reference_tokens)
+        _check_range("query_chunk_tokens", self.query_chunk_tokens, 1, None)
+        _check_range("memories_per_chunk", self.memories_per_chunk, 1, None)
+        for name in ("name", "prefix", "context_bos", "separator"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"plan field {name} is {getattr(self, name)!r}; give text")
+        if not self.codec or not all(isinstance(stage, str) and stage for stage in self.codec):
+            raise ValueError(f"plan codec is {list(self.codec)!r}; name at least one stage, for example ['int8']")
+
+    @property
+    def memory_rows(self) -> int:
+        """M x S: rows of the KV cache that one sequence reserves for memories in each memory layer."""
+        return self.memories_per_chunk * self.tokens_per_memory
+
+    def written(self) -> dict[str, Any]:
+        """The fields that decide what a written memory holds, as JSON types; the codec speaks for itself.
+
+        `codec` is left out because the fingerprint takes the codec's full description, parameters included.
+        """
+        skipped = (*_READ_ONLY_FIELDS, "codec")
+        return {key: value for key, value in _as_json_types(self).items() if key not in skipped}
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal plans give equal text."""
+        return canonical_json(_as_json_types(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> MemoryPlan:
+        """The plan `to_json` wrote. Raises ValueError on bad JSON, unknown or missing fields, or a contradiction."""
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"a memory plan is a JSON object, not {type(value).__name__}")
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(value) - set(known))
+        if unknown:
+            raise ValueError(f"memory plan has unknown fields {unknown}; known are {known}")
+        try:
+            return cls(**value)
+        except TypeError as error:
+            raise ValueError(f"memory plan cannot be read: {error}; fields are {known}") from error
+
+    def validate(self, config: ModelConfig) -> None:
+        """Raises ValueError, naming value, limit and remedy, if this plan does not fit the model."""
+        if self.memory_layers[-1] >= config.num_layers:
+            raise ValueError(
+                f"plan {self.name!r} reads memories in layer {self.memory_layers[-1]}, but the model has "
+                f"{config.num_layers} layers (0 to {config.num_layers - 1}); choose layers within the model"
+            )
+        smallest_context = self.max_reference_tokens + self.query_chunk_tokens
+        if smallest_context > config.max_context_tokens:
+            raise ValueError(
+                f"plan {self.name!r} needs {smallest_context} positions (max_reference_tokens "
+                f"{self.max_reference_tokens} + query_chunk_tokens {self.query_chunk_tokens}), but the model has "
+                f"{config.max_context_tokens}; lower max_reference_tokens or query_chunk_tokens"
+            )
+
+
+def _as_json_types(plan: MemoryPlan) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+
+
+def _check_layers(layers: tuple[int, ...]) -> None:
+    if not layers or any(type(layer) is not int or layer < 0 for layer in layers):
+        raise ValueError(f"plan memory_layers is {list(layers)!r}; give at least one layer number, counted from 0")
+    if any(low >= high for low, high in pairwise(layers)):
+        raise ValueError(f"plan memory_layers is {list(layers)!r}; give each layer once, in ascending order")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"plan {name} is {value!r}; choose one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: int, low: int, high: int | None) -> None:
+    if type(value) is not int or value < low or (high is not None and value > high):
+        limit = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise ValueError(f"plan {name} is {value!r}; give a whole number {limit}")

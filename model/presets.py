@@ -1,0 +1,82 @@
+"""Named configs and memory plans. Every number of the paper that the code uses stands here; no tensors, no files."""
+
+from __future__ import annotations
+
+from model.config import ModelConfig
+from model.plan import MemoryPlan
+
+_MODEL_CONFIGS = {
+    "tiny": ModelConfig(
+        name="tiny",
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        hidden_dim=64,
+        mlp_dim=96,
+        vocab_size=272,
+        rope_theta=10_000.0,
+        rms_norm_eps=1e-5,
+        tied_embeddings=True,
+        max_context_tokens=2048,
+    ),
+    # Paper 1, 3.4 and appendix A. Theta, epsilon and weight tying are not told there: the usual values stand here.
+    "paper-2.4b": ModelConfig(
+        name="paper-2.4b",
+        num_layers=44,
+        num_heads=40,
+        num_kv_heads=8,
+        head_dim=80,
+        hidden_dim=3200,
+        mlp_dim=3200,
+        vocab_size=60_416,
+        rope_theta=10_000.0,
+        rms_norm_eps=1e-5,
+        tied_embeddings=False,
+        max_context_tokens=2048,
+    ),
+}
+
+_MEMORY_PLANS = {
+    # Paper 3.2 and 3.3: the first half of 44 layers; "<s>" opens the context behind the memories.
+    "paper": MemoryPlan(
+        name="paper",
+        memory_layers=tuple(range(22)),
+        tokens_per_memory=8,
+        selection="attention",
+        group_combine="sum",
+        prefix="<s>Reference:",
+        context_bos="<s>",
+        codec=("int8",),
+    ),
+    # A model trained without memories reads them in its later half, and 8 tokens are too few for it.
+    "smollm2-135m": MemoryPlan(
+        name="smollm2-135m",
+        memory_layers=tuple(range(15, 30)),
+        tokens_per_memory=32,
+        selection="attention",
+        group_combine="sum",
+        prefix="<|endoftext|>",
+        separator="\n\n",
+        codec=("int8",),
+    ),
+}
+
+
+def model_config(name: str) -> ModelConfig:
+    """The named config. Raises ValueError naming the known ones."""
+    if name not in _MODEL_CONFIGS:
+        raise ValueError(f"no model config is called {name!r}; choose one of {', '.join(sorted(_MODEL_CONFIGS))}")
+    return _MODEL_CONFIGS[name]
+
+
+def memory_plan(name: str) -> MemoryPlan:
+    """The named memory plan. Raises ValueError naming the known ones."""
+    if name not in _MEMORY_PLANS:
+        raise ValueError(f"no memory plan is called {name!r}; choose one of {', '.join(sorted(_MEMORY_PLANS))}")
+    return _MEMORY_PLANS[name]
+
+
+def memory_plan_names() -> tuple[str, ...]:
+    """Names `memory_plan` knows, sorted."""
+    return tuple(sorted(_MEMORY_PLANS))

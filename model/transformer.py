@@ -1,0 +1,110 @@
+"""The Llama-family decoder: norms, projections and MLP, in plain torch. What attention reads is handed in.
+
+Knows no cache, no memories and no batches: tokens of all sequences lie packed in one dimension, and an `AttentionPass`
+decides who sees whom.
+
+Shape letters: T packed tokens, C model width, A fused heads = H query + K key + K value heads, D head dimension,
+E = H*D, F = 2 x MLP width, W MLP width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import ModelConfig
+from model.linear import linear
+from model.rope import RotaryTable, rotate
+
+
+class AttentionPass(Protocol):
+    """Attention of one forward pass: holds what the new tokens may see and where their keys and values go."""
+
+    def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor | None:
+        """Attention output `y_TE` of the new tokens, heads side by side; None ends the forward pass within this layer.
+
+        `plain_TAD` are the fused heads before RoPE, `rotated_TAD` after it; heads are ordered query, key, value.
+        """
+
+
+def _parameter(*shape: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape, dtype=dtype, device=device), requires_grad=False)
+
+
+class Layer(nn.Module):
+    """One pre-norm block. Weights that read the same input are fused: one large product is faster than three small."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self._eps = config.rms_norm_eps
+        self._heads = (config.fused_heads, config.head_dim)
+        width, mlp_dim = config.hidden_dim, config.mlp_dim
+        self.attention_norm_C = _parameter(width, dtype=dtype, device=device)
+        self.qkv_AC = _parameter(config.fused_heads * config.head_dim, width, dtype=dtype, device=device)
+        self.out_CE = _parameter(width, config.num_heads * config.head_dim, dtype=dtype, device=device)
+        self.mlp_norm_C = _parameter(width, dtype=dtype, device=device)
+        self.gate_up_FC = _parameter(2 * mlp_dim, width, dtype=dtype, device=device)
+        self.down_CW = _parameter(width, mlp_dim, dtype=dtype, device=device)
+
+    def project(self, hidden_TC: Tensor) -> Tensor:
+        """Queries, keys and values of the tokens before RoPE, `[T, A, D]`."""
+        normed_TC = functional.rms_norm(hidden_TC, self.attention_norm_C.shape, self.attention_norm_C, self._eps)
+        return linear(normed_TC, self.qkv_AC).contiguous().view(-1, *self._heads)
+
+    def finish(self, hidden_TC: Tensor, y_TE: Tensor) -> Tensor:
+        """The residual stream after this block's attention output and MLP."""
+        hidden_TC = linear(y_TE, self.out_CE, hidden_TC)
+        normed_TC = functional.rms_norm(hidden_TC, self.mlp_norm_C.shape, self.mlp_norm_C, self._eps)
+        gate_TW, up_TW = linear(normed_TC, self.gate_up_FC).chunk(2, dim=-1)
+        return linear(functional.silu(gate_TW) * up_TW, self.down_CW, hidden_TC)
+
+
+class Transformer(nn.Module):
+    """Token ids to logits. Weights are left uninitialised; `model.checkpoint` fills them."""
+
+    def __init__(
+        self, config: ModelConfig, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__()
+        device = torch.device(device)
+        self.config = config
+        self.embedding_VC = _parameter(config.vocab_size, config.hidden_dim, dtype=dtype, device=device)
+        self.layers = nn.ModuleList(Layer(config, dtype, device) for _ in range(config.num_layers))
+        self.final_norm_C = _parameter(config.hidden_dim, dtype=dtype, device=device)
+        self.head_VC = (
+            self.embedding_VC
+            if config.tied_embeddings
+            else _parameter(config.vocab_size, config.hidden_dim, dtype=dtype, device=device)
+        )
+        self.rotary = RotaryTable(config, dtype, device)
+        self._layers = tuple(layer for layer in self.layers if isinstance(layer, Layer))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, activations and cached keys and values."""
+        return self.embedding_VC.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are and inputs must be."""
+        return self.embedding_VC.device
+
+    def run(self, tokens_T: Tensor, positions_T: Tensor, attention: AttentionPass) -> Tensor:
+        """The residual stream `hidden_TC` after the last layer `attention` let run, before the final norm."""
+        hidden_TC = functional.embedding(tokens_T, self.embedding_VC)
+        cos_TAD, sin_TAD = self.rotary.at(positions_T)
+        for layer_index, layer in enumerate(self._layers):
+            plain_TAD = layer.project(hidden_TC)
+            y_TE = attention.attend(layer_index, plain_TAD, rotate(plain_TAD, cos_TAD, sin_TAD))
+            if y_TE is None:
+                break
+            hidden_TC = layer.finish(hidden_TC, y_TE)
+        return hidden_TC
+
+    def logits(self, hidden_TC: Tensor) -> Tensor:
+        """float32 `[T, V]`: scores of the token after each of these."""
+        normed_TC = functional.rms_norm(hidden_TC, self.final_norm_C.shape, self.final_norm_C, self.config.rms_norm_eps)
+        return linear(normed_TC, self.head_VC).float().contiguous()

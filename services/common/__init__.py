@@ -1,0 +1,1 @@
+"""Plumbing that every serving process shares; knows no service."""

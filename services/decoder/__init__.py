@@ -1,0 +1,1 @@
+"""The decoding tier: prompt -> tokens, reading explicit memories; and the writer that makes them."""

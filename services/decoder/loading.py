@@ -1,0 +1,143 @@
+"""Settings -> a loaded model. Blocking and slow; run it in a thread. Knows no engine and no tiers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from memory3.types import DecoderInfo
+from model.chat import ChatTemplate
+from model.checkpoint import load_transformer, read_config, weights_digest
+from model.codec.chain import CodecChain
+from model.config import ModelConfig
+from model.gguf_import import find_gguf, import_gguf
+from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
+from model.memory.writer import MemoryWriter
+from model.plan import MemoryPlan
+from model.presets import memory_plan
+from model.runner import ModelRunner
+from model.tokenizer import Tokenizer
+from services.decoder.config import DecoderSettings
+from services.decoder.model_bundle import ModelBundle
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_model(settings: DecoderSettings) -> ModelBundle:
+    """Raises ValueError (a model directory, a plan or a cache folder that cannot be used, no weights package)."""
+    began = time.monotonic()
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    directory = model_directory(settings)
+    plan = read_plan(settings.plan)
+    tokenizer = Tokenizer.load(directory)
+    dtype = _DTYPES[settings.dtype]
+    transformer = load_transformer(directory, dtype, _device(settings.device))
+    runner = ModelRunner(
+        transformer,
+        plan,
+        prefix_tokens=tokenizer.encode_special(plan.prefix),
+        num_slots=settings.num_slots,
+        max_context_tokens=settings.max_context_tokens or None,
+    )
+    codec = CodecChain.from_plan(plan)
+    fingerprint = model_fingerprint(
+        weights_digest(directory), tokenizer.digest, plan, MEMORY_LAYOUT_VERSION, settings.dtype, codec.describe()
+    )
+    log.info("model %s loaded in %.1f s, fingerprint %s", directory, time.monotonic() - began, fingerprint)
+    return ModelBundle(
+        runner=runner,
+        writer=MemoryWriter(transformer, plan, runner.prefix, settings.write_batch_size),
+        tokenizer=tokenizer,
+        template=_template(directory, tokenizer),
+        plan=plan,
+        codec=codec,
+        fingerprint=fingerprint,
+        dtype=dtype,
+        info=_info(runner, codec, fingerprint, settings.dtype, directory),
+    )
+
+
+def check_model(settings: DecoderSettings) -> None:
+    """Raises as `load_model` for what shows without loading; converts the weights package where needed."""
+    directory = model_directory(settings)
+    read_plan(settings.plan).validate(read_config(directory))
+    Tokenizer.load(directory)
+
+
+def model_directory(settings: DecoderSettings) -> Path:
+    """The directory to load; the weights package is converted into the cache once."""
+    if settings.model != "package":
+        return Path(settings.model).expanduser()
+    gguf = find_gguf()
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # The folder's name is the model's name; the digest above it lets a new version of the package be converted anew.
+    target = settings.cache_dir.expanduser() / digest[:12] / gguf.stem
+    try:
+        return import_gguf(gguf, target, _log_progress)
+    except OSError as error:
+        raise ValueError(
+            f"the model cannot be converted into {target}: {error}; make room, make it writable, or set "
+            "MEMORY3_DECODER_CACHE_DIR to another folder"
+        ) from error
+
+
+def _log_progress(done: int, total: int) -> None:
+    if done == total or done % max(1, total // 10) == 0:
+        log.info("converting the model: %d of %d tensors", done, total)
+
+
+def read_plan(name_or_path: str) -> MemoryPlan:
+    """A preset, or the plan in a JSON file. Raises ValueError."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix != ".json":
+        return memory_plan(name_or_path)
+    try:
+        return MemoryPlan.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"memory plan {path} cannot be read ({error.strerror}); give a preset or a JSON file"
+        ) from error
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    try:
+        return ChatTemplate.load(directory, tokenizer)
+    except ValueError as error:
+        log.info("%s", error)
+        return None
+
+
+def _info(runner: ModelRunner, codec: CodecChain, fingerprint: str, dtype: str, directory: Path) -> DecoderInfo:
+    config, plan = runner.config, runner.plan
+    shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
+    name = config.name or directory.name
+    return DecoderInfo(
+        model=name,
+        model_fingerprint=fingerprint,
+        tokenizer=name,
+        max_context_tokens=runner.max_context_tokens,
+        memory_plan_json=plan.to_json(),
+        memory_bytes=codec.record_bytes(shape, plan.max_reference_tokens),
+        dense_reference_bytes=_dense_bytes(config, plan.max_reference_tokens, _DTYPES[dtype].itemsize),
+        max_batch_size=runner.num_slots,
+        dtype=dtype,
+    )
+
+
+def _dense_bytes(config: ModelConfig, num_tokens: int, item_bytes: int) -> int:
+    """Keys and values of all layers."""
+    return 2 * config.num_layers * config.num_kv_heads * num_tokens * config.head_dim * item_bytes

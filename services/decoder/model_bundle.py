@@ -1,0 +1,38 @@
+"""One loaded model with all that belongs to it: tokenizer, template, plan, codec, identity. Knows no requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from memory3.types import DecoderInfo
+from model.chat import ChatTemplate
+from model.codec.chain import CodecChain
+from model.memory.explicit_memory import ExplicitMemory
+from model.memory.writer import MemoryWriter
+from model.plan import MemoryPlan
+from model.runner import ModelRunner
+from model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """Made by services/decoder/loading.py."""
+
+    runner: ModelRunner
+    writer: MemoryWriter
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    """None: the model knows no chat."""
+    plan: MemoryPlan
+    codec: CodecChain
+    fingerprint: str
+    """What a stored memory must have been written by."""
+    dtype: torch.dtype
+    info: DecoderInfo
+
+    def decode(self, record: bytes, reference_id: str) -> ExplicitMemory:
+        """The memory in a record, in the host's RAM. Raises RecordError: damaged, or of another reference or model."""
+        arrays = self.codec.decode(record, reference_id, self.fingerprint)
+        return ExplicitMemory.from_arrays(arrays, reference_id, self.dtype)

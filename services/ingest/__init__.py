@@ -1,0 +1,1 @@
+"""Documents -> references -> memories and index: a job, not a server."""

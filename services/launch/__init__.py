@@ -1,0 +1,1 @@
+"""All three tiers on one machine, as child processes with embedded defaults: `memory3 serve`."""

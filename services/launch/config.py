@@ -1,0 +1,96 @@
+"""Settings of the launcher, and what each tier inherits from them. Its environment is read here only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_data_dir() -> Path:
+    """$XDG_DATA_HOME/memory3, or its usual place below the home folder."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "memory3"
+
+
+class LaunchSettings(BaseSettings):
+    """What may vary on one machine. MEMORY3_SERVE_<NAME> sets <name>; the command line wins."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMORY3_SERVE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Folder of the index, the memories, the converted model and logs."
+    )
+    host: str = Field("127.0.0.1", description="Address the tiers listen on.")
+    port_base: int = Field(
+        7301, ge=0, le=65533, description="Port of retrieval; memory and decoder take the next two. 0: three free ones."
+    )
+    backend: Literal["ray", "local"] = Field("ray", description="Where decoder workers run: Ray Serve, or one process.")
+    plan: str = Field("smollm2-135m", description="Memory plan: name of a preset, or path of a JSON file.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the model; auto: bfloat16 where the processor has it, else float32.",
+    )
+    start_seconds: float = Field(300.0, gt=0, description="How long the tiers may take to get ready; seconds.")
+    drain_seconds: float = Field(10.0, ge=0, description="How long running calls may go on when told to stop; seconds.")
+
+
+def native_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """bfloat16 on a processor with instructions for it (twice as fast there), float32 on any other."""
+    try:
+        flags = set(cpuinfo.read_text().split())
+    except OSError:
+        return "float32"
+    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16"} else "float32"
+
+
+@dataclass(frozen=True)
+class TierSpec:
+    """One child process: `python -m <module>` with `env`, listening on `port`."""
+
+    name: str
+    module: str
+    port: int
+    env: dict[str, str]
+
+
+def tier_specs(settings: LaunchSettings, ports: tuple[int, int, int]) -> list[TierSpec]:
+    """The three tiers on these ports. Where data lies, a variable of the user's own environment wins."""
+    data = settings.data_dir.absolute()
+    retrieval, memory, decoder = ports
+    every = {
+        "PYTHONUNBUFFERED": "1",
+        "MEMORY3_RETRIEVAL": f"{settings.host}:{retrieval}",
+        "MEMORY3_MEMORY": f"{settings.host}:{memory}",
+        "MEMORY3_DECODER": f"{settings.host}:{decoder}",
+    }
+    places = {
+        "MEMORY3_RETRIEVAL_MILVUS_URI": str(data / "milvus.db"),
+        "MEMORY3_MEMORY_STORE_URI": str(data / "memories"),
+        "MEMORY3_DECODER_CACHE_DIR": str(data / "models"),
+    }
+    inherited = {**places, **os.environ, **every}
+
+    def spec(name: str, port: int, **own: str) -> TierSpec:
+        prefix = f"MEMORY3_{name.upper()}_"
+        mine = {"HOST": settings.host, "PORT": str(port), "DRAIN_SECONDS": str(settings.drain_seconds), **own}
+        env = {**inherited, **{prefix + key: value for key, value in mine.items()}}
+        return TierSpec(name, f"services.{name}", port, env)
+
+    return [
+        spec("retrieval", retrieval),
+        spec("memory", memory),
+        spec(
+            "decoder",
+            decoder,
+            BACKEND=settings.backend,
+            PLAN=settings.plan,
+            DTYPE=native_dtype() if settings.dtype == "auto" else settings.dtype,
+            RETRIEVAL_ADDRESS=every["MEMORY3_RETRIEVAL"],
+            MEMORY_ADDRESS=every["MEMORY3_MEMORY"],
+        ),
+    ]

@@ -1,0 +1,184 @@
+"""ObjectStore on any S3, through obstore. Knows no records; the bucket itself is bucket.py's.
+
+Creating: where the server honours `If-None-Match: *`, of racing creators exactly one is told that it created. Where it
+does not (found out by trying, before the first put), an object that is there is left alone, and what was written is
+read back: of creators of different bytes that race, the last one stays, and one that is overwritten before it has read
+back is told so; readers see one of them whole. Records are verified and named by identity, so none is ever wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
+
+from memory3.errors import BackendUnavailableError, Memory3Error, StorageDeniedError, StorageFullError
+from services.memory.bucket import BucketAdmin
+from services.memory.config import S3Location
+from services.memory.ports import StoredObject, check_key
+
+log = logging.getLogger(__name__)
+
+_FULL_CODES = frozenset(
+    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity", "StorageFull"}
+)
+_INSUFFICIENT_STORAGE = "507"
+
+
+class S3ObjectStore:
+    """Objects in one bucket."""
+
+    def __init__(self, location: S3Location, access_key: str, secret_key: str, *, timeout_s: float) -> None:
+        """`timeout_s`: longest time of one request, retries included. Without keys, it looks where AWS' SDKs do."""
+        limit = datetime.timedelta(seconds=timeout_s)
+        keys = {"access_key_id": access_key, "secret_access_key": secret_key} if access_key else {}
+        endpoint = {"endpoint": location.endpoint} if location.endpoint else {}
+        self._bucket = location.bucket
+        self._admin = BucketAdmin(location, access_key, secret_key, timeout_s=timeout_s)
+        self._store: Any = S3Store(
+            location.bucket,
+            region=location.region,
+            virtual_hosted_style_request=not location.path_style,
+            client_options={
+                "allow_http": location.endpoint.startswith("http://"),
+                "timeout": limit,
+                "connect_timeout": limit,
+            },
+            # Breaker and caller decide about waiting; a retry here is for a dropped connection or a busy server.
+            retry_config={
+                "max_retries": 2,
+                "retry_timeout": limit,
+                "backoff": {
+                    "init_backoff": datetime.timedelta(milliseconds=50),
+                    "max_backoff": datetime.timedelta(milliseconds=500),
+                    "base": 2,
+                },
+            },
+            **endpoint,
+            **keys,
+        )
+        self._honours_create: bool | None = None
+        self._trying = asyncio.Lock()
+
+    async def put_new(self, key: str, data: bytes) -> bool:
+        check_key(key)
+        async with self._trying:
+            if self._honours_create is None:
+                self._honours_create = await self._try_create()
+        if self._honours_create:
+            return await self._create(key, data)
+        if await self.stat(key) is not None:
+            return False
+        await self.replace(key, data)
+        return await self.get(key, len(data)) == data
+
+    async def replace(self, key: str, data: bytes) -> None:
+        check_key(key)
+        with self._translated():
+            await obstore.put_async(self._store, key, data, use_multipart=False)
+
+    async def get(self, key: str, limit_bytes: int) -> bytes | None:
+        check_key(key)
+        with self._translated():
+            try:
+                answer = await obstore.get_async(self._store, key)
+                if answer.meta["size"] > limit_bytes:
+                    part = await obstore.get_range_async(self._store, key, start=0, length=limit_bytes + 1)
+                    return bytes(part.to_bytes())
+                return bytes((await answer.bytes_async()).to_bytes())
+            except FileNotFoundError as error:
+                self._check_bucket(error)
+                return None
+
+    async def stat(self, key: str) -> int | None:
+        check_key(key)
+        with self._translated():
+            try:
+                return int((await obstore.head_async(self._store, key))["size"])
+            except FileNotFoundError:
+                return None
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            check_key(key)
+        if keys:
+            with self._translated(), contextlib.suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, list(keys))
+
+    async def list(self, prefix: str, start_after: str, limit: int) -> Sequence[StoredObject]:
+        with self._translated():
+            pages = obstore.list(self._store, prefix or None, offset=start_after or None, chunk_size=limit)
+            async for page in pages:
+                return [StoredObject(item["path"], item["size"]) for item in page]
+        return []
+
+    async def check(self) -> None:
+        await self._admin.ensure()
+
+    async def close(self) -> None:
+        """obstore's connections end with the process."""
+
+    async def _create(self, key: str, data: bytes) -> bool:
+        with self._translated():
+            try:
+                await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    async def _try_create(self) -> bool:
+        """Whether creating what is there is refused."""
+        key = f"memory3-create-trial-{secrets.token_hex(8)}"
+        try:
+            await self._create(key, b"1")
+            refused = not await self._create(key, b"2")
+        finally:
+            with contextlib.suppress(Memory3Error):
+                await self.delete([key])
+        if not refused:
+            log.warning("the S3 server ignores If-None-Match: puts are compared by reading back")
+        return refused
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise BackendUnavailableError(f"bucket {self._bucket!r}: {_summary(error)}; does it exist?") from error
+        except BaseError as error:
+            what = f"bucket {self._bucket!r}: {_summary(error)}"
+            if _code(error) in _FULL_CODES or _status(error) == _INSUFFICIENT_STORAGE:
+                raise StorageFullError(f"{what}; free space, raise the quota, or delete banks") from error
+            if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or _code(error) == "AccessDenied":
+                raise StorageDeniedError(f"{what}; check the keys and their rights") from error
+            raise BackendUnavailableError(what) from error
+
+    def _check_bucket(self, error: FileNotFoundError) -> None:
+        if _code(error) == "NoSuchBucket":
+            raise BackendUnavailableError(f"bucket {self._bucket!r} does not exist") from error
+
+
+def _code(error: Exception) -> str:
+    """The S3 error code of the server's answer, if obstore passes it on; it has no attribute for it."""
+    match = re.search(r"<Code>(\w+)</Code>|\(code: (\w+)\)", str(error))  # the second: one key of a bulk delete
+    return match[match.lastindex or 0] if match else ""
+
+
+def _status(error: Exception) -> str:
+    """The HTTP status of the server's answer, likewise."""
+    match = re.search(r"status code: (\d{3})", str(error))
+    return match.group(1) if match else ""
+
+
+def _summary(error: Exception) -> str:
+    """What happened, without obstore's pages of debug output."""
+    return _code(error) or str(error).partition("\n")[0][:300]

@@ -1,0 +1,1 @@
+"""The retrieval tier: text -> vector -> references."""

