@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
 from model.config import ModelConfig
-from model.gguf_import import find_gguf, import_gguf
+from model.directory import locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.memory.writer import MemoryWriter
 from model.plan_file import read_plan
@@ -72,19 +71,12 @@ def check_model(settings: DecoderSettings) -> None:
 
 def model_directory(settings: DecoderSettings) -> Path:
     """The directory to load; the weights package is converted into the cache once."""
-    if settings.model != "package":
-        return Path(settings.model).expanduser()
-    gguf = find_gguf()
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # The folder's name is the model's name; the digest above it lets a new version of the package be converted anew.
-    target = settings.cache_dir.expanduser() / digest[:12] / gguf.stem
     try:
-        return import_gguf(gguf, target, _log_progress)
+        return locate_model(settings.model, settings.cache_dir, _log_progress)
     except OSError as error:
         raise ValueError(
-            f"the model cannot be converted into {target}: {error}; make room, make it writable, or set "
-            "MEMORY3_DECODER_CACHE_DIR to another folder"
+            f"the model cannot be converted into {settings.cache_dir.expanduser()}: {error}; make room, make it "
+            "writable, or set MEMORY3_DECODER_CACHE_DIR to another folder"
         ) from error
 
 

@@ -9,6 +9,7 @@ from memory3.errors import ContextTooLongError, MalformedRequestError
 from memory3.types import GenerationRequest, Mode
 from model import chat
 from model.chat import ChatTemplate, RenderedPrompt
+from model.context import ContextOpening, references_as_text
 from model.plan import MemoryPlan
 from model.tokenizer import Tokenizer
 
@@ -37,8 +38,7 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._template = template
         self._max_context_tokens = max_context_tokens
-        self._opening = tokenizer.encode_special(plan.context_bos)
-        self._separator = tokenizer.encode(plan.separator)
+        self._opening = ContextOpening(tokenizer, plan)
 
     def build(self, request: GenerationRequest, references: Sequence[str] = ()) -> Prompt:
         """Tokens of a checked request; `references` are texts to put before the prompt (mode rag).
@@ -50,8 +50,7 @@ class PromptBuilder:
         if not rendered.tokens:
             raise MalformedRequestError("the prompt has no tokens in this model's vocabulary; give some text")
         num_reference_tokens = len(rendered.tokens) - len(self._render(request).tokens) if references else 0
-        # Only a context that reads memories opens with the separator: it stands between their text and the prompt's.
-        opening = self._opening + (self._separator if request.mode is Mode.MEMORY else [])
+        opening = self._opening.tokens(reads_memories=request.mode is Mode.MEMORY)
         tokens = (*opening, *rendered.tokens)
         is_content = (*[False] * len(opening), *rendered.is_content)
         max_tokens = self._fit(len(tokens), request.max_tokens, num_reference_tokens)
@@ -92,7 +91,7 @@ def _with_references(request: GenerationRequest, references: Sequence[str]) -> G
     """The references, one a line, before the prompt, or before what the last message says."""
     if not references:
         return request
-    text = "\n".join(references) + "\n\n"
+    text = references_as_text(references)
     if request.prompt is not None:
         return replace(request, prompt=text + request.prompt)
     *before, last = request.messages

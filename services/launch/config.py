@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.common.processor import native_dtype
+
 
 def default_data_dir() -> Path:
     """$XDG_DATA_HOME/memory3, or its usual place below the home folder."""
@@ -37,15 +39,6 @@ class LaunchSettings(BaseSettings):
     )
     start_seconds: float = Field(300.0, gt=0, description="How long the tiers may take to get ready; seconds.")
     drain_seconds: float = Field(10.0, ge=0, description="How long running calls may go on when told to stop; seconds.")
-
-
-def native_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """bfloat16 on a processor with instructions for it (twice as fast there), float32 on any other."""
-    try:
-        flags = set(cpuinfo.read_text().split())
-    except OSError:
-        return "float32"
-    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16"} else "float32"
 
 
 @dataclass(frozen=True)

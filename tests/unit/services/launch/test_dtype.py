@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.launch.config import LaunchSettings, native_dtype, tier_specs
+from services.common.processor import native_dtype
+from services.launch.config import LaunchSettings, tier_specs
 
 
 @pytest.mark.parametrize(
