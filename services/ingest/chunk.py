@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from memory3.types import Reference
 from model.identity import reference_id
+from services.common.sentences import sentences
 from services.ingest.documents import SourceDocument
 from services.ingest.ports import TokenCounter
-from services.ingest.sentences import sentences
 
 CUTTING_RULE = 1
 """Raise it when the same text would be cut otherwise; documents then count as changed and are ingested again."""

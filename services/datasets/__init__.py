@@ -1,0 +1,1 @@
+"""Question sets and knowledge bases, for evaluation and training: generated, or out of installed packages."""

@@ -1,0 +1,56 @@
+"""What a set gives: items to score, and the documents of a knowledge base. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "held-out"]
+SPLITS: tuple[Split, ...] = ("train", "held-out")
+
+
+class DatasetError(Exception):
+    """No such set, its package is missing or damaged, or too much was asked of it; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question, or one text to go on with."""
+
+    item_id: str
+    """Unique among the items of one call; for sets out of packages, the same question has it under every seed."""
+    kind: str
+    """Kind of fact, or source."""
+    prompt: str
+    """What stands before the answer; equal in every mode, without any reference."""
+    answer: str
+    """What is scored after the prompt, with its leading space."""
+    references: tuple[str, ...]
+    """Given references, each of at most 128 tokens, the gold ones at drawn places; () where retrieval decides."""
+    gold: tuple[int, ...]
+    """Indexes of the references that hold the answer (continuation: that stand just before the text)."""
+    wrong_references: tuple[str, ...]
+    """The references of another item; as many."""
+    accepted: tuple[str, ...]
+    """A generated text that contains one of these, upper or lower case, counts as containing the answer."""
+    choices: tuple[str, ...] = ()
+    """Alternatives to choose from by likelihood, each like `answer`, which is one of them; () for a free answer."""
+
+
+@dataclass(frozen=True)
+class BaseDocument:
+    """One text of a knowledge base."""
+
+    document_id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """All texts that retrieval may find for a set."""
+
+    name: str
+    """Good as the name of a bank."""
+    documents: Sequence[BaseDocument]
