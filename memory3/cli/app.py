@@ -21,10 +21,10 @@ from memory3.cli.documents import documents
 from memory3.cli.generate import generate
 from memory3.cli.info import info
 from memory3.cli.inspect import inspect
-from memory3.cli.launch import ingest, serve
+from memory3.cli.launch import ingest, plan, serve
 from memory3.cli.retrieve import retrieve
 
-COMMANDS = (serve, ingest, generate, retrieve, inspect, banks, documents, delete, info)
+COMMANDS = (serve, ingest, generate, retrieve, inspect, banks, documents, delete, info, plan)
 
 
 class InOrder(click.Group):

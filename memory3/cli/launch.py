@@ -1,4 +1,4 @@
-"""`memory3 serve` and `memory3 ingest`: hand over to the services' own programs.
+"""`memory3 serve`, `ingest` and `plan`: hand over to the services' own programs.
 
 The SDK knows no service, so these replace the process and pass every argument on, --help too.
 """
@@ -26,6 +26,13 @@ def serve(arguments: tuple[str, ...]) -> None:
 def ingest(arguments: tuple[str, ...]) -> None:
     """Turn documents into a bank of references and memories (`memory3 ingest --help`)."""
     _become("services.ingest", arguments)
+
+
+@click.command(context_settings=_PASS_ON, short_help="What a knowledge base costs, before it is built.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def plan(arguments: tuple[str, ...]) -> None:
+    """Bytes, operations, drives and money of a knowledge base (`memory3 plan --help`)."""
+    _become("services.planning", arguments)
 
 
 def _become(module: str, arguments: tuple[str, ...]) -> None:

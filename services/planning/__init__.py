@@ -1,0 +1,1 @@
+"""What a knowledge base costs, before it is built: a job, not a server."""

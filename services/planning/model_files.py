@@ -1,0 +1,47 @@
+"""Models and memory plans by the name a person gives: presets, a model directory's config.json, a plan's JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from model.codec.chain import CodecChain
+from model.config import ModelConfig
+from model.plan import MemoryPlan
+from model.plan_file import read_plan
+from model.presets import model_config, model_config_names, plan_made_for
+
+
+class ModelFiles:
+    """The port `Models` on this machine's files; weights are never read."""
+
+    def config(self, name: str) -> ModelConfig:
+        """The shape of a preset or of a model directory. Raises ValueError."""
+        if name in model_config_names():
+            return model_config(name)
+        file = Path(name).expanduser() / "config.json"
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"it holds a {type(values).__name__}, not an object")
+            config = ModelConfig.from_hf_json(values)
+        except OSError as error:
+            raise ValueError(
+                f"model {name!r} is neither a preset ({', '.join(model_config_names())}) nor a directory with a "
+                f"readable config.json ({error.strerror})"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file}: {error}") from error
+        return replace(config, name=config.name or file.parent.resolve().name)
+
+    def plan(self, name: str | None, config: ModelConfig) -> MemoryPlan:
+        """The named memory plan, or the one made for the model; it fits the model. Raises ValueError."""
+        plan = plan_made_for(config) if name is None else read_plan(name)
+        plan.validate(config)
+        return plan
+
+    def record_bytes(self, config: ModelConfig, plan: MemoryPlan) -> int:
+        """Size of the record that the plan's codec stores for a full reference. Raises ValueError."""
+        shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
+        return CodecChain.from_plan(plan).record_bytes(shape, plan.max_reference_tokens)
