@@ -30,6 +30,8 @@ SPAN_WRITE: Final = "write"  # references -> memories
 SPAN_PREFILL: Final = "prefill"  # prompt -> first token
 SPAN_DECODE: Final = "decode"  # first token -> last; one span with counts
 SPAN_INGEST: Final = "ingest"  # one document
+SPAN_MILVUS: Final = "milvus"  # one call to Milvus, by db.operation.name
+SPAN_S3: Final = "s3"  # one call to the S3 server, by rpc.method
 
 # Attributes.
 ATTR_BANK: Final = "memory3.bank"
@@ -39,10 +41,22 @@ ATTR_NUM_HITS: Final = "memory3.num_hits"
 ATTR_NUM_MEMORIES: Final = "memory3.num_memories"
 ATTR_NUM_LATE: Final = "memory3.num_memories_late"
 ATTR_NUM_MISSING: Final = "memory3.num_memories_missing"
+ATTR_NUM_WORKER: Final = "memory3.num_memories_worker"  # read from the worker's cache; the next ones likewise
+ATTR_NUM_RAM: Final = "memory3.num_memories_ram"
+ATTR_NUM_OBJECT: Final = "memory3.num_memories_object"
+ATTR_NUM_COLD: Final = "memory3.num_memories_cold"
+ATTR_NUM_RECALLS: Final = "memory3.num_recalls"
+ATTR_NUM_RECALLS_FAILED: Final = "memory3.num_recalls_failed"  # retrieval failed or was late
 ATTR_TIER: Final = "memory3.tier"
 ATTR_STATUS: Final = "memory3.status"
 ATTR_BYTES: Final = "memory3.bytes"  # bytes
-ATTR_BATCH_SIZE: Final = "memory3.batch_size"
+ATTR_BATCH_SIZE: Final = "memory3.batch_size"  # all that ran together, others' included
+ATTR_QUEUE_LENGTH: Final = "memory3.queue_length"  # others that waited when this one came
+ATTR_WAITED: Final = "memory3.waited_ms"  # for a turn, a thread or room in a batch; ms
+ATTR_STALLED: Final = "memory3.stalled_ms"  # for memories, though it could have run; ms
+ATTR_DEADLINE: Final = "memory3.deadline_ms"  # how long a recall may take; ms
+ATTR_TTFT: Final = "memory3.ttft_ms"  # request received -> first token; ms
+ATTR_QUERIES: Final = "memory3.queries"  # texts of the query chunks; only where content is recorded
 ATTR_REFERENCE_ID: Final = "memory3.reference_id"
 ATTR_DOCUMENT_ID: Final = "memory3.document_id"
 ATTR_REASON: Final = "memory3.error_reason"
@@ -52,6 +66,15 @@ ATTR_GENAI_MODEL: Final = "gen_ai.request.model"
 ATTR_GENAI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 ATTR_GENAI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 ATTR_GENAI_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+ATTR_GENAI_INPUT: Final = "gen_ai.input.messages"  # only where content is recorded, as is the next
+ATTR_GENAI_OUTPUT: Final = "gen_ai.output.messages"
+ATTR_DB_SYSTEM: Final = "db.system.name"
+ATTR_DB_OPERATION: Final = "db.operation.name"
+ATTR_DB_COLLECTION: Final = "db.collection.name"
+ATTR_RPC_SYSTEM: Final = "rpc.system.name"
+ATTR_RPC_METHOD: Final = "rpc.method"
+ATTR_S3_BUCKET: Final = "aws.s3.bucket"
+ATTR_S3_KEY: Final = "aws.s3.key"
 
 # Metrics: name, unit, meaning.
 METRIC_TTFT: Final = ("gen_ai.server.time_to_first_token", "s", "Front received the request -> first token sent")
@@ -67,11 +90,13 @@ METRIC_FETCH: Final = ("memory3.memory.fetch", "{record}", "Records asked for, b
 METRIC_FETCH_BYTES: Final = ("memory3.memory.fetch.bytes", "By", "Bytes of records sent, by tier")
 METRIC_PUT: Final = ("memory3.memory.put", "{record}", "Records put, by status")
 METRIC_RAM_BYTES: Final = ("memory3.memory.ram.bytes", "By", "Bytes held by the RAM tier")
+METRIC_RAM_LIMIT: Final = ("memory3.memory.ram.limit", "By", "Bytes the RAM tier may hold")
 METRIC_IN_FLIGHT_BYTES: Final = (
     "memory3.memory.in_flight.bytes",
     "By",
     "Bytes of records being read, stored or waiting for their receiver",
 )
+METRIC_IN_FLIGHT_LIMIT: Final = ("memory3.memory.in_flight.limit", "By", "Bytes that may be in flight at once")
 METRIC_STORE_DOWN: Final = ("memory3.memory.store.down", "1", "1 while the object store is taken as down, else 0")
 METRIC_EMBED_BATCH: Final = ("memory3.retrieval.embed.batch", "{text}", "Texts in one batch of the embedder")
 METRIC_EMBED_QUEUE: Final = ("memory3.retrieval.embed.queue", "{text}", "Texts waiting for the embedder")

@@ -8,12 +8,17 @@ from typing import Any, TypeVar
 
 import click
 
+from memory3 import telemetry
 from memory3.client import DECODER_ADDRESS, MEMORY_ADDRESS, RETRIEVAL_ADDRESS
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DEFAULTS = {"retrieval": RETRIEVAL_ADDRESS, "memory": MEMORY_ADDRESS, "decoder": DECODER_ADDRESS}
 TIERS = tuple(_DEFAULTS)
 """The three tiers, in the order in which they are always named."""
+
+TRACE_ID = "{trace_id}"
+TRACE_URL = f"http://localhost:16686/trace/{TRACE_ID}"
+"""Where Jaeger on this machine shows a trace."""
 
 
 def addresses(*tiers: str) -> Callable[[C], C]:
@@ -33,6 +38,27 @@ def addresses(*tiers: str) -> Callable[[C], C]:
         return command
 
     return decorate
+
+
+def trace_url(command: C) -> C:
+    """Give a command the option --trace-url: None where nobody said it and no traces are exported."""
+    return click.option(
+        "--trace-url",
+        envvar="MEMORY3_TRACE_URL",
+        show_envvar=True,
+        callback=_usable_template,
+        metavar="TEMPLATE",
+        help="Where the trace UI shows a trace; {trace_id} stands for its id.  "
+        f"[default: {TRACE_URL} where traces are exported]",
+    )(command)
+
+
+def _usable_template(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if not value:
+        return TRACE_URL if telemetry.enabled() else None
+    if TRACE_ID not in value:
+        raise click.BadParameter(f"{value!r} has no {TRACE_ID}; put it where the trace's id belongs", param=parameter)
+    return value
 
 
 def quiet_grpc() -> None:

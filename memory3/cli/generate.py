@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from memory3 import semconv, telemetry
-from memory3.cli.config import addresses
+from memory3.cli.config import TRACE_ID, addresses, trace_url
 from memory3.cli.generation_view import ReferenceTable, counts, times
 from memory3.cli.output import json_option, jsonable, plain, print_json, print_text, show
 from memory3.cli.session import run
@@ -49,10 +49,11 @@ from memory3.types import (
 @click.option("--recall-deadline-ms", type=click.IntRange(min=0), help="How long one recall may hold the answer up.")
 @click.option("--document", "document_ids", multiple=True, help="Recall from this document only; may be given again.")
 @click.option("--attention", is_flag=True, help="Report the share of attention that each memory got.")
-@click.option("--trace", is_flag=True, help="Print the request's waterfall and its trace id.")
+@click.option("--trace", is_flag=True, help="Print the request's waterfall and a link to its trace.")
+@trace_url
 @addresses("decoder")
 @json_option
-def generate(prompt: str, as_json: bool, trace: bool, decoder: str, **options: Any) -> None:
+def generate(prompt: str, as_json: bool, trace: bool, trace_url: str | None, decoder: str, **options: Any) -> None:
     """Generate an answer to PROMPT while reading explicit memories of a bank.
 
     Prints tokens as they come, then the references that were read, counts, and the time of each stage. With --json one
@@ -67,7 +68,7 @@ def generate(prompt: str, as_json: bool, trace: bool, decoder: str, **options: A
     request = _request(prompt, trace, **options)
 
     async def verb(client: Client) -> None:
-        shown = _Shown(as_json)
+        shown = _Shown(as_json, trace_url if trace else None)
         async with contextlib.aclosing(client.decoder.generate(request)) as events:
             async for event in events:
                 shown.take(event)
@@ -111,6 +112,8 @@ class _Shown:
     """What has been printed so far, and what is printed at the end."""
 
     as_json: bool
+    trace_url: str | None
+    """Template of a link to the trace, if one is wanted."""
     started_ns: int = field(default_factory=time.perf_counter_ns)
     client_ttft_ns: int = 0
     recalls: list[RecallEvent] = field(default_factory=list)
@@ -130,7 +133,8 @@ class _Shown:
             case FinalEvent():
                 self.final = event
                 if self.as_json:
-                    self._line("final", event, client_ttft_ns=self.client_ttft_ns)
+                    link = {"trace_url": self._link(event)} if self._link(event) else {}
+                    self._line("final", event, client_ttft_ns=self.client_ttft_ns, **link)
 
     def end(self, trace: bool) -> None:
         """Print references, counts and times below the text."""
@@ -141,9 +145,21 @@ class _Shown:
             show(ReferenceTable(self.recalls, self.final.spans), "")
         show(*(plain(line) for line in counts(self.final)), times(self.final, self.client_ttft_ns))
         if trace:
-            trace_id = self.final.trace_id or telemetry.current_trace_id()
+            trace_id = _trace_id(self.final)
             show("", Waterfall(self.final.timeline))
             show(f"trace {trace_id}" if trace_id else "no trace id: set OTEL_EXPORTER_OTLP_ENDPOINT to export traces")
+            if link := self._link(self.final):
+                print_text(f"{link}\n")  # whole, however narrow the terminal is: it is there to be clicked
 
-    def _line(self, name: str, event: GenerationEvent, **more: int) -> None:
+    def _link(self, final: FinalEvent) -> str:
+        """Where the trace can be seen; empty if there is none, or no place for it."""
+        trace_id = _trace_id(final)
+        return self.trace_url.replace(TRACE_ID, trace_id) if self.trace_url and trace_id else ""
+
+    def _line(self, name: str, event: GenerationEvent, **more: int | str) -> None:
         print_json({"event": name, **jsonable(event), **more})
+
+
+def _trace_id(final: FinalEvent) -> str:
+    """The trace's id as the server said it, or as this process knows it; empty if nobody traces."""
+    return final.trace_id or telemetry.current_trace_id()

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.instrumentation.grpc import aio_server_interceptor
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from memory3.channel import MAX_MESSAGE_BYTES
 from services.common.config import ServerSettings
@@ -51,7 +51,11 @@ async def running_server(
     Raises SystemExit with the address and a remedy when the port cannot be bound.
     """
     server = grpc.aio.server(
-        interceptors=[aio_server_interceptor(), CallInterceptor(settings.max_concurrent_calls)],
+        # Probes ask every few seconds and belong to no request: they get no spans.
+        interceptors=[
+            aio_server_interceptor(filter_=filters.negate(filters.health_check())),
+            CallInterceptor(settings.max_concurrent_calls),
+        ],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from memory3 import semconv
 from memory3.errors import DeadlineExceededError
-from memory3.telemetry import inject, meter, tracer
+from memory3.telemetry import histogram, inject, records_content, tracer
 from memory3.types import (
     DecoderInfo,
     FinalEvent,
@@ -29,15 +29,17 @@ from memory3.types import (
     TokenEvent,
     WriteResult,
 )
+from services.decoder import content
 from services.decoder.admission import Admission
 from services.decoder.event_queue import EventQueue
 from services.decoder.ports import Carrier, GenerationBackend
+from services.decoder.span_failure import tell_failure
 from services.decoder.stages import under
 from services.decoder.validation import check_generation, check_write
 
-_ttft = meter.create_histogram(*semconv.METRIC_TTFT)
-_tpot = meter.create_histogram(*semconv.METRIC_TPOT)
-_request = meter.create_histogram(*semconv.METRIC_REQUEST)
+_ttft = histogram(semconv.METRIC_TTFT)
+_tpot = histogram(semconv.METRIC_TPOT)
+_request = histogram(semconv.METRIC_REQUEST)
 
 
 class DecoderCore:
@@ -72,6 +74,8 @@ class DecoderCore:
                 semconv.ATTR_GENAI_MODEL: info.model,
                 semconv.ATTR_MODE: request.mode.name.lower(),
             }
+            if records_content():
+                attributes[semconv.ATTR_GENAI_INPUT] = content.input_messages(request)
             span = tracer.start_span(semconv.SPAN_GENERATE, attributes=attributes)
             with trace.use_span(span, end_on_exit=False):
                 carrier = inject()
@@ -82,7 +86,7 @@ class DecoderCore:
                 async for event in queue.read():
                     yield clock.seen(event, request)
             except Exception as error:
-                span.record_exception(error)
+                tell_failure(span, error)
                 raise
             finally:
                 pump.cancel()
@@ -137,13 +141,19 @@ class _Clock:
         self._sent_ns = time.monotonic_ns()
         self._first_token_ns: int | None = None
         self._span = span
+        # What is measured is linked to the trace it was measured in.
+        self._context = trace.set_span_in_context(span)
+        self._text: list[str] | None = [] if records_content() else None
 
     def seen(self, event: GenerationEvent, request: GenerationRequest) -> GenerationEvent:
         """The event as the caller gets it."""
         now_ns = time.monotonic_ns()
         if isinstance(event, TokenEvent) and self._first_token_ns is None:
             self._first_token_ns = now_ns
-            _ttft.record((now_ns - self._arrival_ns) / 1e9, {semconv.ATTR_MODE: request.mode.name.lower()})
+            mode = {semconv.ATTR_MODE: request.mode.name.lower()}
+            _ttft.record((now_ns - self._arrival_ns) / 1e9, mode, self._context)
+        if isinstance(event, TokenEvent) and self._text is not None:
+            self._text.append(event.text)
         if not isinstance(event, FinalEvent):
             return event
         return self._final(event, request, now_ns)
@@ -152,17 +162,23 @@ class _Clock:
         total_ns = now_ns - self._arrival_ns
         first_ns = self._first_token_ns or now_ns
         mode = {semconv.ATTR_MODE: request.mode.name.lower()}
-        _request.record(total_ns / 1e9, mode)
+        _request.record(total_ns / 1e9, mode, self._context)
         num_tokens = event.usage.num_output_tokens
         if num_tokens > 1:
-            _tpot.record(event.timing.decode_ns / 1e9 / (num_tokens - 1), mode)
+            _tpot.record(event.timing.decode_ns / 1e9 / (num_tokens - 1), mode, self._context)
         self._span.set_attributes(
             {
                 semconv.ATTR_GENAI_INPUT_TOKENS: event.usage.num_prompt_tokens,
                 semconv.ATTR_GENAI_OUTPUT_TOKENS: num_tokens,
                 semconv.ATTR_GENAI_FINISH_REASONS: (event.finish_reason.name.lower(),),
+                semconv.ATTR_TTFT: (first_ns - self._arrival_ns) / 1e6,
+                semconv.ATTR_NUM_LATE: event.usage.num_memories_late,
+                semconv.ATTR_NUM_MISSING: event.usage.num_memories_missing,
             }
         )
+        if self._text is not None:
+            output = content.output_messages("".join(self._text), event.finish_reason)
+            self._span.set_attribute(semconv.ATTR_GENAI_OUTPUT, output)
         # The worker's clock may be another machine's, so its timeline is laid from when the request was sent to it.
         root = TimelineEntry(semconv.SPAN_GENERATE, semconv.SERVICE_DECODER, None, 0, total_ns)
         return replace(

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span as TraceSpan
+from opentelemetry.util.types import AnyValue
 
 from memory3 import semconv
 from memory3.errors import InternalError
-from memory3.telemetry import meter, tracer
+from memory3.telemetry import histogram, meter, tracer
 from memory3.types import (
     FinalEvent,
     FinishReason,
@@ -29,11 +30,12 @@ from memory3.types import (
 from model.engine import events
 from services.decoder.event_queue import EventQueue
 from services.decoder.prompt import Prompt
-from services.decoder.recall import Recalled, Retrieved
+from services.decoder.recall import Recalled, Retrieved, memory_counts
+from services.decoder.span_failure import tell_failure
 from services.decoder.stages import Stage, timeline, total_ns, wall_ns
 
 _tokens = meter.create_counter(*semconv.METRIC_TOKENS)
-_stalled = meter.create_histogram(*semconv.METRIC_STALLED)
+_stalled = histogram(semconv.METRIC_STALLED)
 
 _REASONS = {
     events.FinishReason.END: FinishReason.END,
@@ -59,15 +61,18 @@ class Generation:
         self._stages: list[Stage] = []
         self._reports: list[RecallEvent] = []
         self._prompt_recalled_ns = 0
+        self._queue_length = 0
+        self._batch_size = 0
 
     def retrieved_as_text(self, retrieved: Retrieved, memories: Sequence[RecalledMemory]) -> None:
         """Mode rag: the references that will stand in the prompt."""
         self._stages.append(retrieved.stage)
         self._report(RecallEvent(0, 0, memories, retrieved.failed, retrieved.stage.duration_ns, 0))
 
-    def prepared(self, prompt: Prompt) -> None:
-        """The prompt is rendered and goes to the engine."""
+    def prepared(self, prompt: Prompt, queue_length: int = 0) -> None:
+        """The prompt is rendered and goes to the engine, where `queue_length` others wait for a slot."""
         self._prompt = prompt
+        self._queue_length = queue_length
 
     def recalled(self, spans: Sequence[int], recalled: Recalled) -> None:
         """What was recalled for these spans, one chunk each."""
@@ -76,10 +81,11 @@ class Generation:
             self._recalled[span] = (recalled, chunk)
         self._prompt_recalled_ns = self._prompt_recalled_ns or time.monotonic_ns()
 
-    def take(self, event: events.Event) -> None:
-        """What the engine said, in order; its recalls are answered elsewhere."""
+    def take(self, event: events.Event, batch_size: int = 1) -> None:
+        """What the engine said, in order, and how many sequences it runs; its recalls are answered elsewhere."""
         match event:
             case events.TokenReady():
+                self._batch_size = max(self._batch_size, batch_size)
                 _tokens.add(len(event.token_ids))
                 self.queue.put(TokenEvent(event.text, list(event.token_ids)))
             case events.SpanStarted() if event.inherited_from is None:
@@ -90,14 +96,14 @@ class Generation:
     def fail(self, error: BaseException) -> None:
         """End it with an error."""
         self.is_finished = True
-        self._span.record_exception(error)
+        tell_failure(self._span, error)
         self.queue.close(error)
 
     def _span_started(self, event: events.SpanStarted) -> None:
         recalled, chunk = self._recalled.pop(event.span, (None, 0))
         recall_ns = event.started_ns - event.requested_ns if event.requested_ns is not None else 0
         memories = recalled.chunks[chunk].memories if recalled is not None else ()
-        _stalled.record(event.stalled_ns / 1e9)
+        _stalled.record(event.stalled_ns / 1e9, context=self.context)
         failed = recalled is None or recalled.retrieval_failed
         self._report(RecallEvent(event.span, event.start_token, memories, failed, recall_ns, event.stalled_ns))
 
@@ -112,8 +118,9 @@ class Generation:
             return
         self.is_finished = True
         stages = [*self._stages, *self._engine_stages(event)]
-        self._trace(stages, event)
-        self.queue.put(self._final(event, stages))
+        final = self._final(event, stages)
+        self._trace(stages, final)
+        self.queue.put(final)
         self.queue.close()
 
     def _engine_stages(self, event: events.Finished) -> list[Stage]:
@@ -131,14 +138,33 @@ class Generation:
             if start is not None and end is not None
         ]
 
-    def _trace(self, stages: Sequence[Stage], event: events.Finished) -> None:
-        """Spans of the engine's stages, told afterwards; recalls have made their own."""
+    def _trace(self, stages: Sequence[Stage], final: FinalEvent) -> None:
+        """Spans of the engine's stages, told afterwards, for recalls have made their own; and the sum of it all."""
+        usage, timing = final.usage, final.timing
+        told: dict[str, dict[str, AnyValue]] = {
+            semconv.SPAN_QUEUE: {semconv.ATTR_QUEUE_LENGTH: self._queue_length},
+            semconv.SPAN_PREFILL: {semconv.ATTR_GENAI_INPUT_TOKENS: usage.num_prompt_tokens},
+            semconv.SPAN_DECODE: {
+                semconv.ATTR_GENAI_OUTPUT_TOKENS: usage.num_output_tokens,
+                semconv.ATTR_BATCH_SIZE: self._batch_size,
+            },
+        }
         for stage in stages:
-            if stage.name in (semconv.SPAN_QUEUE, semconv.SPAN_PREFILL, semconv.SPAN_DECODE):
-                span = tracer.start_span(stage.name, context=self.context, start_time=wall_ns(stage.start_ns))
-                if stage.name == semconv.SPAN_DECODE:
-                    span.set_attribute(semconv.ATTR_GENAI_OUTPUT_TOKENS, event.num_output_tokens)
+            if stage.name in told:
+                start_ns, attributes = wall_ns(stage.start_ns), told[stage.name]
+                span = tracer.start_span(stage.name, self.context, attributes=attributes, start_time=start_ns)
                 span.end(wall_ns(stage.end_ns))
+        self._span.set_attributes(
+            {
+                semconv.ATTR_GENAI_INPUT_TOKENS: usage.num_prompt_tokens,
+                semconv.ATTR_GENAI_OUTPUT_TOKENS: usage.num_output_tokens,
+                semconv.ATTR_NUM_RECALLS: usage.num_recalls,
+                semconv.ATTR_NUM_RECALLS_FAILED: usage.num_recalls_failed,
+                semconv.ATTR_STALLED: timing.stalled_ns / 1e6,
+                semconv.ATTR_TTFT: timing.ttft_ns / 1e6,
+                **memory_counts(memory for report in self._reports for memory in report.memories),
+            }
+        )
 
     def _final(self, event: events.Finished, stages: Sequence[Stage]) -> FinalEvent:
         finished_ns = time.monotonic_ns()

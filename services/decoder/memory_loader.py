@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from services.decoder.cold_start import ColdStart
 from services.decoder.memory_cache import MemoryCache
 from services.decoder.model_bundle import ModelBundle
 from services.decoder.ports import MemorySource
+from services.decoder.span_failure import tell_failure
 from services.decoder.stages import wall_ns
 
 log = logging.getLogger(__name__)
@@ -173,6 +175,8 @@ class MemoryLoader:
     ) -> None:
         """Read the records; each is taken while the others still come."""
         num_missing = 0
+        tiers: Counter[Tier] = Counter()
+        num_bytes = 0
         times.fetch_start_ns = time.monotonic_ns()
         attributes: dict[str, AnyValue] = {semconv.ATTR_BANK: bank, semconv.ATTR_NUM_MEMORIES: len(loads)}
         with tracer.start_as_current_span(semconv.SPAN_FETCH, attributes=attributes) as span:
@@ -183,17 +187,27 @@ class MemoryLoader:
                     )
                     async for item in items:
                         is_alive()
+                        tiers[item.tier] += 1
+                        num_bytes += len(item.record)
                         num_missing += item.status is FetchStatus.MISSING
                         if times.load_start_ns is None:
                             times.load_start_ns = time.monotonic_ns()
                         may_write = num_missing <= self._cold_start_per_fetch
                         takes.append(asyncio.create_task(self._take(bank, loads[item.reference_id], item, may_write)))
             except Memory3Error as error:
-                span.record_exception(error)
+                tell_failure(span, error)
                 log.info("fetch of %d memories of bank %s: %s", len(loads), bank, error)
             finally:
                 times.fetch_end_ns = time.monotonic_ns()
-                span.set_attribute(semconv.ATTR_NUM_MISSING, num_missing)
+                span.set_attributes(
+                    {
+                        semconv.ATTR_NUM_MISSING: num_missing,
+                        semconv.ATTR_NUM_LATE: len(loads) - tiers.total(),
+                        semconv.ATTR_NUM_RAM: tiers[Tier.RAM],
+                        semconv.ATTR_NUM_OBJECT: tiers[Tier.OBJECT],
+                        semconv.ATTR_BYTES: num_bytes,
+                    }
+                )
 
     async def _take(self, bank: str, load: Load, item: FetchedRecord, may_write: bool) -> None:
         """Settle one load with what was fetched for it."""

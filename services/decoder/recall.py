@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -18,7 +18,7 @@ from opentelemetry.util.types import AnyValue
 
 from memory3 import semconv
 from memory3.errors import MalformedRequestError, Memory3Error, ModelMismatchError, UnknownBankError
-from memory3.telemetry import meter, tracer
+from memory3.telemetry import histogram, meter, records_content, tracer
 from memory3.types import Hit, MemoryStatus, RecalledMemory, Reference, RetrieveResult, Tier
 from model.memory.explicit_memory import ExplicitMemory
 from services.decoder.breaker import CircuitBreaker
@@ -27,8 +27,15 @@ from services.decoder.ports import ReferenceSource
 from services.decoder.stages import Stage
 
 log = logging.getLogger(__name__)
-_duration = meter.create_histogram(*semconv.METRIC_RECALL)
+_duration = histogram(semconv.METRIC_RECALL)
 _memories = meter.create_counter(*semconv.METRIC_MEMORIES)
+
+_NUM_OF_TIER = {
+    Tier.WORKER: semconv.ATTR_NUM_WORKER,
+    Tier.RAM: semconv.ATTR_NUM_RAM,
+    Tier.OBJECT: semconv.ATTR_NUM_OBJECT,
+    Tier.COLD: semconv.ATTR_NUM_COLD,
+}
 
 _CALLERS_FAULT = (MalformedRequestError, UnknownBankError, ModelMismatchError)
 """Answers of the retrieval tier that the caller must see: they are no fault of the tier, and asking again is no use."""
@@ -96,18 +103,22 @@ class Recaller:
         attributes: dict[str, AnyValue] = {
             semconv.ATTR_BANK: request.bank,
             semconv.ATTR_NUM_QUERIES: len(request.queries),
+            semconv.ATTR_DEADLINE: request.remaining_s * 1e3,
         }
+        if records_content():
+            attributes[semconv.ATTR_QUERIES] = list(request.queries)
         with tracer.start_as_current_span(semconv.SPAN_RECALL, attributes=attributes) as span:
             retrieved = await self.retrieve(request)
             batch = self._loader.load(request.bank, _by_rank(retrieved.hits))
             await batch.wait(request.remaining_s)
             chunks = [_chunk(hits, batch) for hits in retrieved.hits]
-            _count(span, chunks)
-        end_ns = time.monotonic_ns()
-        children = (retrieved.stage, *_load_stages(batch.times, end_ns))
-        stage = Stage(semconv.SPAN_RECALL, semconv.SERVICE_WORKER, start_ns, end_ns, children)
-        for part in (stage, *children):
-            _duration.record(part.duration_ns / 1e9, {semconv.ATTR_STAGE: part.name})
+            _count(span, chunks, retrieval_failed=retrieved.failed)
+            end_ns = time.monotonic_ns()
+            children = (retrieved.stage, *_load_stages(batch.times, end_ns))
+            stage = Stage(semconv.SPAN_RECALL, semconv.SERVICE_WORKER, start_ns, end_ns, children)
+            for part in (stage, *children):
+                # Inside the span, so that what is measured is linked to it.
+                _duration.record(part.duration_ns / 1e9, {semconv.ATTR_STAGE: part.name})
         return Recalled(chunks, retrieved.failed, stage)
 
     async def retrieve(self, request: RecallRequest) -> Retrieved:
@@ -192,14 +203,29 @@ def recalled_memory(hit: Hit, load: Load | None) -> RecalledMemory:
     )
 
 
-def _count(span: Span, chunks: Sequence[RecalledChunk]) -> None:
+def _count(span: Span, chunks: Sequence[RecalledChunk], *, retrieval_failed: bool) -> None:
     memories = [memory for chunk in chunks for memory in chunk.memories]
     for memory in memories:
         _memories.add(1, {semconv.ATTR_STATUS: memory.status.name.lower(), semconv.ATTR_TIER: memory.tier.name.lower()})
-    span.set_attribute(semconv.ATTR_NUM_MEMORIES, sum(memory.status is MemoryStatus.READ for memory in memories))
-    span.set_attribute(semconv.ATTR_NUM_LATE, sum(memory.status is MemoryStatus.LATE for memory in memories))
-    missing = (MemoryStatus.MISSING, MemoryStatus.REFUSED)
-    span.set_attribute(semconv.ATTR_NUM_MISSING, sum(memory.status in missing for memory in memories))
+    counts = memory_counts(memories)
+    span.set_attributes({**counts, semconv.ATTR_NUM_RECALLS_FAILED: int(retrieval_failed)})
+
+
+def memory_counts(memories: Iterable[RecalledMemory]) -> dict[str, int]:
+    """Attributes of a span: how many were read, by tier, and how many were late or missing; one of two chunks twice."""
+    counts = dict.fromkeys((semconv.ATTR_NUM_MEMORIES, *_NUM_OF_TIER.values()), 0)
+    counts |= {semconv.ATTR_NUM_LATE: 0, semconv.ATTR_NUM_MISSING: 0}
+    for memory in memories:
+        match memory.status:
+            case MemoryStatus.READ:
+                counts[semconv.ATTR_NUM_MEMORIES] += 1
+                if memory.tier in _NUM_OF_TIER:
+                    counts[_NUM_OF_TIER[memory.tier]] += 1
+            case MemoryStatus.LATE:
+                counts[semconv.ATTR_NUM_LATE] += 1
+            case MemoryStatus.MISSING | MemoryStatus.REFUSED:
+                counts[semconv.ATTR_NUM_MISSING] += 1
+    return counts
 
 
 def _retrieve_parts(result: RetrieveResult | None, start_ns: int, end_ns: int) -> tuple[Stage, ...]:

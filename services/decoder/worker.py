@@ -58,6 +58,7 @@ class Worker:
         self, parts: WorkerParts, *, max_generations: int, recall_deadline_ms: int, text_events_per_second: float
     ) -> None:
         self._model = parts.model
+        self._engine = parts.engine
         self._device = parts.device
         self._prompts = parts.prompts
         self._recaller = parts.recaller
@@ -72,8 +73,8 @@ class Worker:
         self._is_stopped = False
 
         for (name, unit, meaning), read in (
-            (semconv.METRIC_WORKER_QUEUE, lambda: parts.engine.num_waiting),
-            (semconv.METRIC_WORKER_BATCH, lambda: parts.engine.num_running),
+            (semconv.METRIC_WORKER_QUEUE, lambda: self._engine.num_waiting),
+            (semconv.METRIC_WORKER_BATCH, lambda: self._engine.num_running),
         ):
             meter.create_observable_gauge(name, [_observer(read)], unit, meaning)
 
@@ -151,7 +152,7 @@ class Worker:
         try:
             references = await self._references_as_text(generation) if request.mode is Mode.RAG else []
             prompt = await asyncio.to_thread(self._prompts.build, request, references)
-            generation.prepared(prompt)
+            generation.prepared(prompt, self._engine.num_waiting)
             to_run = self._task_of(generation, prompt)
             self._device.submit(
                 lambda engine: _add(engine, generation, to_run), lambda error: _refuse(generation, error)
@@ -192,7 +193,7 @@ class Worker:
             if isinstance(event, RecallNeeded):
                 self._run_beside(generation, self._recall(generation, event))
             else:
-                generation.take(event)
+                generation.take(event, self._engine.num_running)
 
     def _on_failure(self, error: Exception) -> None:
         for generation in list(self._generations.values()):

@@ -54,7 +54,9 @@ def observe(ram: RamTier, core: MemoryCore, breaker: Breaker) -> None:
         telemetry.meter.create_observable_gauge(name, [observed], unit, meaning)
 
     gauge(semconv.METRIC_RAM_BYTES, lambda: ram.size_bytes)
+    gauge(semconv.METRIC_RAM_LIMIT, lambda: ram.capacity_bytes)
     gauge(semconv.METRIC_IN_FLIGHT_BYTES, lambda: core.bytes_in_flight)
+    gauge(semconv.METRIC_IN_FLIGHT_LIMIT, lambda: core.most_bytes_in_flight)
     gauge(semconv.METRIC_STORE_DOWN, lambda: int(breaker.is_open))
 
 

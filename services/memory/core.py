@@ -79,6 +79,11 @@ class MemoryCore:
         """Bytes taken of `max_bytes_in_flight`."""
         return self._budget.used_bytes
 
+    @property
+    def most_bytes_in_flight(self) -> int:
+        """`max_bytes_in_flight`."""
+        return self._budget.capacity_bytes
+
     async def put(self, identity: Identity, record: bytes) -> bool:
         """Store a record durably; False if an equal one was there. Errors: memory.proto."""
         limits.check_identity(identity)
@@ -174,6 +179,7 @@ class MemoryCore:
                     hits.append((identity, record))
             span.set_attribute(semconv.ATTR_NUM_MEMORIES, len(identities))
             span.set_attribute(semconv.ATTR_NUM_HITS, len(hits))
+            span.set_attribute(semconv.ATTR_BYTES, sum(len(record) for _, record in hits))
         return hits, misses
 
     async def _fetch(self, held: dict[Identity, Reservation], identity: Identity) -> tuple[Identity, Read]:
@@ -294,8 +300,8 @@ def _item(identity: Identity, read: Read, tier: Tier, started_ns: int) -> Fetche
     """One item of the answer, counted."""
     found = read.status is FetchStatus.FOUND
     used = tier if found else Tier.NONE
-    _fetched.add(1, {semconv.ATTR_STATUS: read.status.name, semconv.ATTR_TIER: used.name})
+    _fetched.add(1, {semconv.ATTR_STATUS: read.status.name.lower(), semconv.ATTR_TIER: used.name.lower()})
     if found:
-        _fetched_bytes.add(len(read.record), {semconv.ATTR_TIER: used.name})
+        _fetched_bytes.add(len(read.record), {semconv.ATTR_TIER: used.name.lower()})
     elapsed_ns = time.perf_counter_ns() - started_ns
     return FetchedRecord(identity.reference_id, read.status, used, read.record, elapsed_ns)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from opentelemetry.trace import Span
 
 from memory3 import semconv
 from memory3.errors import BackendUnavailableError, StorageDeniedError
@@ -75,17 +78,19 @@ class Reader:
     async def _read(self, identity: Identity, key: str, is_current: Callable[[], bool]) -> Read:
         attributes = {semconv.ATTR_BANK: identity.bank, semconv.ATTR_REFERENCE_ID: identity.reference_id}
         with tracer.start_as_current_span(semconv.SPAN_TIER_OBJECT, attributes=attributes) as span:
-            read = await self._read_verified(identity, key)
-            span.set_attribute(semconv.ATTR_STATUS, read.status.name)
+            read = await self._read_verified(identity, key, span)
+            span.set_attribute(semconv.ATTR_STATUS, read.status.name.lower())
             span.set_attribute(semconv.ATTR_BYTES, len(read.record))
         if read.status is FetchStatus.FOUND and is_current():
             self._ram.put(key, read.record)
         return read
 
-    async def _read_verified(self, identity: Identity, key: str) -> Read:
+    async def _read_verified(self, identity: Identity, key: str, span: Span) -> Read:
+        asked_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(self._queue_timeout_s) as waiting, self._turns:
                 waiting.reschedule(None)  # the wait for a turn is over; the store has a limit of its own
+                span.set_attribute(semconv.ATTR_WAITED, (time.monotonic_ns() - asked_ns) / 1e6)
                 record = await self._store.get(key, MAX_RECORD_BYTES)
         except (TimeoutError, BackendUnavailableError, StorageDeniedError) as error:
             log.info("%s cannot be read: %s", key, str(error) or "no turn in time")

@@ -20,8 +20,11 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
+from opentelemetry.trace import Span
 
+from memory3 import semconv
 from memory3.errors import BackendUnavailableError, Memory3Error, StorageDeniedError, StorageFullError
+from memory3.telemetry import client_span
 from services.memory.bucket import BucketAdmin
 from services.memory.config import S3Location
 from services.memory.ports import StoredObject, check_key
@@ -83,14 +86,16 @@ class S3ObjectStore:
 
     async def replace(self, key: str, data: bytes) -> None:
         check_key(key)
-        with self._translated():
+        with self._calling("PutObject", key) as span:
+            span.set_attribute(semconv.ATTR_BYTES, len(data))
             await obstore.put_async(self._store, key, data, use_multipart=False)
 
     async def get(self, key: str, limit_bytes: int) -> bytes | None:
         check_key(key)
-        with self._translated():
+        with self._calling("GetObject", key) as span:
             try:
                 answer = await obstore.get_async(self._store, key)
+                span.set_attribute(semconv.ATTR_BYTES, answer.meta["size"])
                 if answer.meta["size"] > limit_bytes:
                     part = await obstore.get_range_async(self._store, key, start=0, length=limit_bytes + 1)
                     return bytes(part.to_bytes())
@@ -101,7 +106,7 @@ class S3ObjectStore:
 
     async def stat(self, key: str) -> int | None:
         check_key(key)
-        with self._translated():
+        with self._calling("HeadObject", key):
             try:
                 return int((await obstore.head_async(self._store, key))["size"])
             except FileNotFoundError:
@@ -111,11 +116,11 @@ class S3ObjectStore:
         for key in keys:
             check_key(key)
         if keys:
-            with self._translated(), contextlib.suppress(FileNotFoundError):
+            with self._calling("DeleteObjects"), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, list(keys))
 
     async def list(self, prefix: str, start_after: str, limit: int) -> Sequence[StoredObject]:
-        with self._translated():
+        with self._calling("ListObjectsV2"):
             pages = obstore.list(self._store, prefix or None, offset=start_after or None, chunk_size=limit)
             async for page in pages:
                 return [StoredObject(item["path"], item["size"]) for item in page]
@@ -128,7 +133,8 @@ class S3ObjectStore:
         """obstore's connections end with the process."""
 
     async def _create(self, key: str, data: bytes) -> bool:
-        with self._translated():
+        with self._calling("PutObject", key) as span:
+            span.set_attribute(semconv.ATTR_BYTES, len(data))
             try:
                 await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -147,6 +153,18 @@ class S3ObjectStore:
         if not refused:
             log.warning("the S3 server ignores If-None-Match: puts are compared by reading back")
         return refused
+
+    @contextlib.contextmanager
+    def _calling(self, operation: str, key: str | None = None) -> Iterator[Span]:
+        """A client span of one call, named as S3 does; errors translated."""
+        attributes = {
+            semconv.ATTR_RPC_SYSTEM: "aws-api",
+            semconv.ATTR_RPC_METHOD: f"S3/{operation}",
+            semconv.ATTR_S3_BUCKET: self._bucket,
+            **({semconv.ATTR_S3_KEY: key} if key is not None else {}),
+        }
+        with client_span(semconv.SPAN_S3, attributes) as span, self._translated():
+            yield span
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

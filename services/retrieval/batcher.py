@@ -13,10 +13,10 @@ import numpy as np
 
 from memory3 import semconv
 from memory3.errors import OverloadedError
-from memory3.telemetry import meter
+from memory3.telemetry import histogram, meter
 from services.retrieval.ports import Embedder, Vectors
 
-_batch_size = meter.create_histogram(*semconv.METRIC_EMBED_BATCH)
+_batch_size = histogram(semconv.METRIC_EMBED_BATCH)
 _queued = meter.create_up_down_counter(*semconv.METRIC_EMBED_QUEUE)
 
 
@@ -27,6 +27,8 @@ class Embedded:
     vectors: Vectors
     queue_ns: int
     embed_ns: int
+    batch_size: int
+    """Texts of the batch that had the call's last ones, other calls' included."""
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class _Job:
     taken: int = 0
     started_at: int = 0
     ended_at: int = 0
+    batch_size: int = 0
 
 
 @dataclass
@@ -93,7 +96,12 @@ class Batcher:
             if job in lane.jobs:
                 lane.jobs.remove(job)
                 self._count(lane, job.taken - len(texts))
-        return Embedded(vectors, job.started_at - job.queued_at, job.ended_at - job.started_at)
+        return Embedded(vectors, job.started_at - job.queued_at, job.ended_at - job.started_at, job.batch_size)
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts that wait for the embedder, of both kinds."""
+        return self._queries.waiting + self._bulk.waiting
 
     async def close(self) -> None:
         """Wait for the running batch and end the thread. Callers still waiting are cancelled."""
@@ -156,7 +164,7 @@ class Batcher:
             job.vectors[first:end] = vectors[place : place + end - first]
             place += end - first
             if end == len(job.texts) and not job.done.done():
-                job.ended_at = ended
+                job.ended_at, job.batch_size = ended, len(texts)
                 job.done.set_result(None)
 
     def _count(self, lane: _Lane, change: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from memory3 import semconv
 from memory3.errors import MalformedRequestError, ModelMismatchError
-from memory3.telemetry import meter, tracer
+from memory3.telemetry import histogram, tracer
 from memory3.types import (
     Bank,
     DeleteResult,
@@ -31,7 +31,7 @@ from services.retrieval import limits
 from services.retrieval.batcher import Batcher, Embedded
 from services.retrieval.ports import BankIdentity, Row, StoredRow, VectorIndex, Vectors
 
-_search_seconds = meter.create_histogram(*semconv.METRIC_SEARCH)
+_search_seconds = histogram(semconv.METRIC_SEARCH)
 _MAX_SEARCH_ROWS = 4_096
 """Where over-fetching ends: so many rows of one search may repeat the same few references."""
 
@@ -83,8 +83,8 @@ class RetrievalCore:
             span.set_attribute(semconv.ATTR_BANK, bank)
             span.set_attribute(semconv.ATTR_NUM_QUERIES, len(queries))
             span.set_attribute(semconv.ATTR_NUM_HITS, sum(len(hits) for hits in results))
-        ended = time.perf_counter_ns()
-        _search_seconds.record((ended - search_started) / 1e9)
+            ended = time.perf_counter_ns()
+            _search_seconds.record((ended - search_started) / 1e9)
         timing = RetrieveTiming(ended - started, embedded.queue_ns, embedded.embed_ns, ended - search_started)
         return RetrieveResult(results, timing)
 
@@ -189,8 +189,12 @@ class RetrievalCore:
         return await self._index.describe(bank)
 
     async def _embed(self, texts: Sequence[str], *, bulk: bool = False) -> Embedded:
-        with tracer.start_as_current_span(semconv.SPAN_EMBED, attributes={semconv.ATTR_BATCH_SIZE: len(texts)}):
-            return await self._batcher.embed(texts, bulk=bulk)
+        attributes = {semconv.ATTR_NUM_QUERIES: len(texts), semconv.ATTR_QUEUE_LENGTH: self._batcher.num_waiting}
+        with tracer.start_as_current_span(semconv.SPAN_EMBED, attributes=attributes) as span:
+            embedded = await self._batcher.embed(texts, bulk=bulk)
+            span.set_attribute(semconv.ATTR_WAITED, embedded.queue_ns / 1e6)
+            span.set_attribute(semconv.ATTR_BATCH_SIZE, embedded.batch_size)
+            return embedded
 
     async def _search(self, bank: str, vectors: Vectors, top_k: int, document_ids: Sequence[str]) -> list[list[Hit]]:
         """Search with room for repeated references, and again with more room where it was not enough."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +21,9 @@ import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.exceptions import DataNotMatchException, ParamError
 
+from memory3 import semconv
 from memory3.errors import BackendUnavailableError, StorageFullError
+from memory3.telemetry import client_span
 from services.retrieval.milvus_text import without_credentials
 
 T = TypeVar("T")
@@ -78,7 +80,17 @@ class MilvusConnection:
         malformed is our fault and raised as it is.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, functools.partial(self._guarded, function, *args))
+        called_ns = time.monotonic_ns()
+        attributes = {semconv.ATTR_DB_SYSTEM: "milvus", semconv.ATTR_DB_OPERATION: function.__name__.lstrip("_")}
+        if args and isinstance(args[0], str):
+            attributes[semconv.ATTR_DB_COLLECTION] = args[0]
+        with client_span(semconv.SPAN_MILVUS, attributes) as span:
+
+            def call() -> T:
+                span.set_attribute(semconv.ATTR_WAITED, (time.monotonic_ns() - called_ns) / 1e6)
+                return self._guarded(function, *args)
+
+            return await loop.run_in_executor(self._pool, call)
 
     async def close(self) -> None:
         """Close the connection; Milvus Lite gives its files back."""

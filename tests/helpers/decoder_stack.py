@@ -43,6 +43,8 @@ class DecoderStack:
     retrieval: ServiceProcess
     memory: ServiceProcess
     decoder: ServiceProcess
+    decoder_env: Mapping[str, str]
+    """What the decoder was started with."""
 
 
 @contextlib.contextmanager
@@ -53,6 +55,7 @@ def decoder_stack(
     env: Mapping[str, str] | None = None,
     decoder_env: Mapping[str, str] | None = None,
     retrieval_env: Mapping[str, str] | None = None,
+    memory_env: Mapping[str, str] | None = None,
     num_layers: int = 4,
 ) -> Iterator[DecoderStack]:
     """Start all three, empty; stopped and cleaned up at the end. More layers make a slower model."""
@@ -70,32 +73,34 @@ def decoder_stack(
     )
     memory = ServiceProcess(
         "services.memory",
-        {**common, "MEMORY3_MEMORY_PORT": "0", "MEMORY3_MEMORY_STORE_URI": str(folder / "records")},
+        {
+            **common,
+            "MEMORY3_MEMORY_PORT": "0",
+            "MEMORY3_MEMORY_STORE_URI": str(folder / "records"),
+            **(memory_env or {}),
+        },
         folder / "memory.log",
     )
     with contextlib.ExitStack() as stack:
         for process in (retrieval, memory):
             stack.callback(process.stop)
             process.start()
-        decoder = ServiceProcess(
-            "services.decoder",
-            {
-                **common,
-                "MEMORY3_DECODER_PORT": "0",
-                "MEMORY3_DECODER_BACKEND": backend,
-                "MEMORY3_DECODER_MODEL": str(model),
-                "MEMORY3_DECODER_PLAN": str(plan),
-                "MEMORY3_DECODER_TORCH_THREADS": "1",
-                "MEMORY3_DECODER_DRAIN_SECONDS": "1",
-                "MEMORY3_DECODER_RETRIEVAL_ADDRESS": retrieval.address,
-                "MEMORY3_DECODER_MEMORY_ADDRESS": memory.address,
-                **(decoder_env or {}),
-            },
-            folder / "decoder.log",
-        )
+        started_with = {
+            **common,
+            "MEMORY3_DECODER_PORT": "0",
+            "MEMORY3_DECODER_BACKEND": backend,
+            "MEMORY3_DECODER_MODEL": str(model),
+            "MEMORY3_DECODER_PLAN": str(plan),
+            "MEMORY3_DECODER_TORCH_THREADS": "1",
+            "MEMORY3_DECODER_DRAIN_SECONDS": "1",
+            "MEMORY3_DECODER_RETRIEVAL_ADDRESS": retrieval.address,
+            "MEMORY3_DECODER_MEMORY_ADDRESS": memory.address,
+            **(decoder_env or {}),
+        }
+        decoder = ServiceProcess("services.decoder", started_with, folder / "decoder.log")
         stack.callback(decoder.stop)
         decoder.start()
-        yield DecoderStack(folder, retrieval, memory, decoder)
+        yield DecoderStack(folder, retrieval, memory, decoder, started_with)
 
 
 async def index(stack: DecoderStack, texts: tuple[str, ...] = TEXTS, bank: str = BANK) -> list[Reference]:

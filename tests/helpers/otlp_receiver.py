@@ -1,4 +1,4 @@
-"""A real OTLP/gRPC receiver that keeps what arrives: spans and metric names of any number of processes."""
+"""A real OTLP/gRPC receiver that keeps what arrives: spans and metrics of any number of processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,28 @@ class ReceivedSpan:
     start_ns: int
     end_ns: int
     attributes: dict[str, object]
+    kind: str
+    """internal, server, client, ..."""
+    events: tuple[dict[str, object], ...]
+    """Attributes of each event."""
+    status_message: str
+
+
+@dataclass(frozen=True)
+class ReceivedPoint:
+    """One data point of one metric as it was exported once."""
+
+    service: str
+    instance: str
+    name: str
+    unit: str
+    kind: str
+    """gauge, counter, updown or histogram."""
+    attributes: dict[str, object]
+    exemplars: tuple[tuple[str, str], ...]
+    """Trace id and span id of each exemplar, hex."""
+    bounds: tuple[float, ...]
+    """Of a histogram's buckets."""
 
 
 def _attributes(pairs: list[KeyValue]) -> dict[str, object]:
@@ -43,7 +67,7 @@ class OtlpReceiver:
 
     endpoint: str = ""
     _spans: list[ReceivedSpan] = field(default_factory=list)
-    _metrics: dict[str, set[str]] = field(default_factory=dict)
+    _points: list[ReceivedPoint] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def spans(self, trace_id: str | None = None) -> list[ReceivedSpan]:
@@ -53,8 +77,12 @@ class OtlpReceiver:
 
     def metrics(self, service: str) -> set[str]:
         """Names of the metrics a service has sent."""
+        return {point.name for point in self.points() if point.service == service}
+
+    def points(self, name: str | None = None) -> list[ReceivedPoint]:
+        """All data points so far, of one metric if given."""
         with self._changed:
-            return set(self._metrics.get(service, set()))
+            return [point for point in self._points if name is None or point.name == name]
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until the condition holds, looking again whenever something arrives."""
@@ -99,6 +127,9 @@ class OtlpReceiver:
                             start_ns=span.start_time_unix_nano,
                             end_ns=span.end_time_unix_nano,
                             attributes=_attributes(list(span.attributes)),
+                            kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
+                            events=tuple(_attributes(list(event.attributes)) for event in span.events),
+                            status_message=span.status.message,
                         )
                         for span in scope.spans
                     ]
@@ -107,10 +138,29 @@ class OtlpReceiver:
     def _add_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         with self._changed:
             for resource in request.resource_metrics:
-                service = str(_attributes(list(resource.resource.attributes)).get("service.name", ""))
-                names = {metric.name for scope in resource.scope_metrics for metric in scope.metrics}
-                self._metrics.setdefault(service, set()).update(names)
+                sender = _attributes(list(resource.resource.attributes))
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        self._points += _points(sender, metric)
             self._changed.notify_all()
+
+
+def _points(sender: dict[str, object], metric: Metric) -> list[ReceivedPoint]:
+    what = metric.WhichOneof("data")
+    kind = ("counter" if metric.sum.is_monotonic else "updown") if what == "sum" else str(what)
+    return [
+        ReceivedPoint(
+            service=str(sender.get("service.name", "")),
+            instance=str(sender.get("service.instance.id", "")),
+            name=metric.name,
+            unit=metric.unit,
+            kind=kind,
+            attributes=_attributes(list(point.attributes)),
+            exemplars=tuple((exemplar.trace_id.hex(), exemplar.span_id.hex()) for exemplar in point.exemplars),
+            bounds=tuple(point.explicit_bounds) if what == "histogram" else (),
+        )
+        for point in getattr(metric, str(what)).data_points
+    ]
 
 
 def is_rpc(span: ReceivedSpan) -> bool:

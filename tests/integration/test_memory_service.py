@@ -328,7 +328,9 @@ async def test_spans_of_both_tiers_lie_under_the_caller_and_metrics_are_exported
                     semconv.METRIC_FETCH_BYTES[0],
                     semconv.METRIC_PUT[0],
                     semconv.METRIC_RAM_BYTES[0],
+                    semconv.METRIC_RAM_LIMIT[0],
                     semconv.METRIC_IN_FLIGHT_BYTES[0],
+                    semconv.METRIC_IN_FLIGHT_LIMIT[0],
                     semconv.METRIC_STORE_DOWN[0],
                 }
                 assert await asyncio.to_thread(
@@ -339,10 +341,10 @@ async def test_spans_of_both_tiers_lie_under_the_caller_and_metrics_are_exported
     tiers = {(span.name, span.attributes.get(semconv.ATTR_STATUS)): span for span in spans if not is_rpc(span)}
     assert set(tiers) == {
         (semconv.SPAN_TIER_RAM, None),
-        (semconv.SPAN_TIER_OBJECT, "FOUND"),
-        (semconv.SPAN_TIER_OBJECT, "MISSING"),
+        (semconv.SPAN_TIER_OBJECT, "found"),
+        (semconv.SPAN_TIER_OBJECT, "missing"),
     }
     assert {span.parent_id for span in tiers.values()} == {server.span_id}
     assert {span.service for span in spans} == {semconv.SERVICE_MEMORY}
-    assert tiers[semconv.SPAN_TIER_OBJECT, "FOUND"].attributes[semconv.ATTR_BYTES] == len(make_record(1))
+    assert tiers[semconv.SPAN_TIER_OBJECT, "found"].attributes[semconv.ATTR_BYTES] == len(make_record(1))
     assert tiers[semconv.SPAN_TIER_RAM, None].attributes[semconv.ATTR_NUM_HITS] == 0

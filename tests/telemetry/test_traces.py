@@ -109,6 +109,8 @@ class System:
         environment = {
             **os.environ,
             **self.environment,
+            # A command line traces each request, a job only some of its documents.
+            **({"OTEL_TRACES_SAMPLER": "always_on"} if module == "services.ingest" else {}),
             "MEMORY3_RETRIEVAL": self.retrieval.address,
             "MEMORY3_MEMORY": self.memory.address,
             "MEMORY3_DECODER": self.decoder.address,

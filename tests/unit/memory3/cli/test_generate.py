@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from memory3 import telemetry
 from memory3.api.decoder.v1 import decoder_pb2
 from memory3.errors import OverloadedError
 from memory3.types import (
@@ -125,6 +126,53 @@ def test_the_waterfall_fills_the_terminal(server: RecordingServer, terminal: Ter
     assert decode.count("█") / bars[0].count("█") == pytest.approx(0.75, abs=0.02)
     assert decode.index("█") in (prefill.rindex("█") + 1, prefill.rindex("█"))
     assert screen.lines[-1] == "trace " + "ab" * 16
+
+
+JAEGER = "http://localhost:16686/trace/" + "ab" * 16
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "link"),
+    [
+        ({}, [], ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, [], JAEGER),
+        ({"MEMORY3_TRACE_URL": "https://ui/t?id={trace_id}&x={}"}, [], "https://ui/t?id=" + "ab" * 16 + "&x={}"),
+        (
+            {"MEMORY3_TRACE_URL": "https://ui/{trace_id}"},
+            ["--trace-url", "http://b/{trace_id}/"],
+            "http://b/" + "ab" * 16 + "/",
+        ),
+    ],
+)
+def test_a_link_to_the_trace(
+    server: RecordingServer,
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    options: list[str],
+    link: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # Whether anything is exported is not the question here, and this process has providers for once only.
+    monkeypatch.setattr(telemetry, "start", lambda *_, **__: lambda: None)
+    terminal.width(40)
+    prepare(server, answer())
+    screen = terminal.run("generate", "Where?", "--bank", "wiki", "--trace", *options)
+    assert screen.out.splitlines()[-1] == (link or "trace " + "ab" * 16)
+    prepare(server, answer())
+    final = json.loads(
+        terminal.run("generate", "?", "--bank", "wiki", "--trace", "--json", *options).out.splitlines()[-1]
+    )
+    assert final.get("trace_url", "") == link
+    prepare(server, answer())
+    assert "ab" * 16 not in terminal.run("generate", "Where?", "--bank", "wiki", *options).out
+
+
+def test_a_link_without_a_place_for_the_id_is_refused(terminal: Terminal) -> None:
+    screen = terminal.run("generate", "hi", "--mode", "none", "--trace-url", "http://localhost:16686")
+    assert (screen.code, screen.out) == (2, "")
+    assert "has no {trace_id}" in screen.err
 
 
 def test_json_is_one_event_a_line(server: RecordingServer, terminal: Terminal) -> None:

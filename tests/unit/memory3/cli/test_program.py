@@ -124,6 +124,6 @@ def test_a_collector_that_is_down_costs_neither_words_nor_time(server: Recording
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - started < 6
-    trace_id = done.stdout.splitlines()[-1].removeprefix("trace ")
+    trace_id = done.stdout.splitlines()[-2].removeprefix("trace ")
     assert len(trace_id) == 32
     assert server.calls[0].metadata["traceparent"].split("-")[1] == trace_id

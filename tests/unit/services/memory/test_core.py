@@ -281,8 +281,8 @@ async def test_every_outcome_is_counted(store: HeldStore, monkeypatch: pytest.Mo
     await statuses(core, 0, 1, 2, 3, 99)
     await statuses(core, 0)
     assert sorted((a[semconv.ATTR_STATUS], a[semconv.ATTR_TIER]) for _, a in fetched.seen) == [
-        ("CORRUPT", "NONE"), ("FOUND", "OBJECT"), ("FOUND", "RAM"),
-        ("MISMATCH", "NONE"), ("MISSING", "NONE"), ("UNAVAILABLE", "NONE"),
+        ("corrupt", "none"), ("found", "object"), ("found", "ram"),
+        ("mismatch", "none"), ("missing", "none"), ("unavailable", "none"),
     ]  # fmt: skip
     for number in (1, 2, 4, 99):
         await core.put(identity_of(number), make_record(number))

@@ -1,0 +1,86 @@
+"""What leaves the process: whose words, how many traces, under which mark."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from memory3 import telemetry
+from memory3.errors import UnknownBankError
+from memory3.span_redaction import RedactingExporter
+
+
+def exported(error: Exception | None) -> ReadableSpan:
+    """The one span that leaves when its block raises `error`, or nothing."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(RedactingExporter(kept)))
+    try:
+        with provider.get_tracer("test").start_as_current_span("work", attributes={"n": 1}):
+            if error is not None:
+                raise error
+    except (ValueError, UnknownBankError):
+        pass
+    (span,) = kept.get_finished_spans()
+    return span
+
+
+def test_words_of_a_library_are_left_out() -> None:
+    span = exported(ValueError("cannot parse 'a secret prompt'"))
+    assert "secret" not in span.to_json()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    assert dict(span.events[0].attributes or {})["exception.type"] == "ValueError"
+    assert dict(span.attributes or {}) == {"n": 1}
+    assert span.end_time is not None
+
+
+def test_our_own_words_stay_without_the_stack() -> None:
+    span = exported(UnknownBankError("no bank 'x'; list the banks"))
+    attributes = dict(span.events[0].attributes or {})
+    assert attributes["exception.message"] == "no bank 'x'; list the banks"
+    assert "exception.stacktrace" not in attributes
+    assert span.status.description == "UnknownBankError: no bank 'x'; list the banks"
+
+
+def test_a_span_without_failure_is_the_same() -> None:
+    span = exported(None)
+    assert (span.name, span.events, span.status.status_code) == ("work", (), StatusCode.UNSET)
+
+
+def test_a_share_of_traces_begins_here_and_those_of_callers_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = telemetry._sampler(0.25)
+    assert sampler is not None
+    assert "root:TraceIdRatioBased{0.25},remoteParentSampled:AlwaysOnSampler" in sampler.get_description()
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    assert telemetry._sampler(0.25) is None
+    assert TracerProvider(telemetry._sampler(0.25)).sampler.get_description() == "AlwaysOffSampler"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("", False), ("false", False), ("no_content", False), ("true", True), (" TRUE ", True), ("SPAN_ONLY", True)],
+)
+def test_content_is_recorded_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    assert not telemetry.records_content()
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", value)
+    assert telemetry.records_content() is expected
+
+
+def test_a_process_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def instance(given: str | None = None) -> object:
+        return telemetry._resource("memory", given).attributes["service.instance.id"]
+
+    assert str(instance()).rpartition("-")[2].isdigit()
+    assert instance("replica-1") == "replica-1"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-7,k8s.namespace.name=a")
+    assert instance() == "pod-7"
+
+
+def test_a_call_outside_any_request_has_no_span() -> None:
+    with telemetry.client_span("milvus", {}) as span:
+        assert not span.get_span_context().is_valid
