@@ -1,4 +1,4 @@
-"""Channels of the typed clients: keep-alive, retries, message limits, trace context, errors.
+"""Channels of the typed clients: keep-alive, retries, message limits, TLS, token, trace context, errors.
 
 Knows no service. Every client opens its channel here, so all calls behave alike.
 """
@@ -14,7 +14,10 @@ from typing import Self
 import grpc
 
 from memory3.errors import MalformedRequestError, from_rpc_error
+from memory3.renewed_channel import RenewedChannel
 from memory3.rpc_tracing import interceptors
+from memory3.security import PLAIN, ChannelSecurity
+from memory3.token_sender import senders
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's default limit, kept on purpose: large data is streamed, one memory a message."""
@@ -39,17 +42,28 @@ _RETRY_UNAVAILABLE = {
 }
 
 
-def open_channel(target: str, *, retry: bool = True) -> grpc.aio.Channel:
-    """A channel to `target` ("host:port").
+def open_channel(target: str, *, retry: bool = True, security: ChannelSecurity = PLAIN) -> grpc.aio.Channel:
+    """A channel to `target` ("host:port"). Raises SecurityError if `security` cannot be used.
 
     `retry`: let gRPC repeat calls that the server has not begun (UNAVAILABLE before the first answer). Off where
     the caller has a tighter deadline and a fallback of its own.
     """
+    security.check_target(target)
     options = list(_OPTIONS)
     if retry:
         config = {"methodConfig": [{"name": [{}], "retryPolicy": _RETRY_UNAVAILABLE}]}
         options.append(("grpc.service_config", json.dumps(config)))
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors())
+    around = [*interceptors(), *senders(security.token_source())]
+    credentials = security.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=around)
+    if security.server_name:
+        options.append(("grpc.ssl_target_name_override", security.server_name))
+
+    def connect(newest: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, newest, options=options, interceptors=around)
+
+    return RenewedChannel(credentials, connect)
 
 
 @contextlib.asynccontextmanager
@@ -67,12 +81,12 @@ async def translated(target: str) -> AsyncIterator[None]:
 class ChannelClient:
     """What the typed clients share: one channel to `target` ("host:port"), opened lazily, closed with the client.
 
-    Make it inside a running event loop. `retry`: as in open_channel.
+    Make it inside a running event loop. `retry`, `security` and errors: as in open_channel.
     """
 
-    def __init__(self, target: str, *, retry: bool = True) -> None:
+    def __init__(self, target: str, *, retry: bool = True, security: ChannelSecurity = PLAIN) -> None:
         self.target = target
-        self.channel = open_channel(target, retry=retry)
+        self.channel = open_channel(target, retry=retry, security=security)
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""

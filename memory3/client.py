@@ -10,6 +10,7 @@ from memory3.decoder import DecoderClient
 from memory3.errors import UnknownBankError
 from memory3.memory import MemoryClient
 from memory3.retrieval import RetrievalClient
+from memory3.security import PLAIN, ChannelSecurity
 from memory3.types import DeleteResult
 
 RETRIEVAL_ADDRESS = "127.0.0.1:7301"
@@ -22,7 +23,8 @@ _IDS_PER_DELETE = 4096
 class Client:
     """A RetrievalClient, a MemoryClient and a DecoderClient; make it inside a running event loop.
 
-    Connections are opened by the first call to each tier, so a tier that is not used need not run.
+    Connections are opened by the first call to each tier, so a tier that is not used need not run. Raises
+    SecurityError if `security`, which holds for all three, cannot be used.
     """
 
     def __init__(
@@ -32,10 +34,11 @@ class Client:
         memory: str = MEMORY_ADDRESS,
         decoder: str = DECODER_ADDRESS,
         retry: bool = True,
+        security: ChannelSecurity = PLAIN,
     ) -> None:
-        self.retrieval = RetrievalClient(retrieval, retry=retry)
-        self.memory = MemoryClient(memory, retry=retry)
-        self.decoder = DecoderClient(decoder, retry=retry)
+        self.retrieval = RetrievalClient(retrieval, retry=retry, security=security)
+        self.memory = MemoryClient(memory, retry=retry, security=security)
+        self.decoder = DecoderClient(decoder, retry=retry, security=security)
 
     async def delete_documents(self, bank: str, document_ids: Sequence[str]) -> tuple[DeleteResult, int]:
         """Remove documents from the index, then the memories of references that no other document holds.

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from memory3.api.decoder.v1 import decoder_pb2, decoder_pb2_grpc
 from memory3.channel import ChannelClient, translated
+from memory3.security import PLAIN, ChannelSecurity
 from memory3.types import (
     DecoderInfo,
     Generation,
@@ -22,8 +23,8 @@ class DecoderClient(ChannelClient):
     `timeout` of each call: seconds, sent along as the call's deadline. Effects, limits and errors: decoder.proto.
     """
 
-    def __init__(self, target: str, *, retry: bool = True) -> None:
-        super().__init__(target, retry=retry)
+    def __init__(self, target: str, *, retry: bool = True, security: ChannelSecurity = PLAIN) -> None:
+        super().__init__(target, retry=retry, security=security)
         self._decoder = decoder_pb2_grpc.DecoderServiceStub(self.channel)
         self._writer = decoder_pb2_grpc.MemoryWriterServiceStub(self.channel)
 

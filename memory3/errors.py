@@ -49,6 +49,8 @@ class Reason(enum.IntEnum):
     STORAGE_DENIED = 15
     CONFLICTING_RECORD = 16
     INTERNAL = 17
+    UNAUTHENTICATED = 18
+    PERMISSION_DENIED = 19
 
 
 class Memory3Error(Exception):
@@ -184,6 +186,18 @@ class InternalError(Memory3Error):
     reason = Reason.INTERNAL
 
 
+class UnauthenticatedError(Memory3Error):
+    """The call has no token, or one that the server does not know."""
+
+    reason = Reason.UNAUTHENTICATED
+
+
+class PermissionDeniedError(Memory3Error):
+    """The call's token does not have the right that the call needs."""
+
+    reason = Reason.PERMISSION_DENIED
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row of the error table."""
@@ -215,6 +229,8 @@ TABLE: dict[Reason, Entry] = {
         Entry(StorageDeniedError, _C.PERMISSION_DENIED, retriable=False, fault=Fault.DEPENDENCY),
         Entry(ConflictingRecordError, _C.ALREADY_EXISTS, retriable=False, fault=Fault.CALLER),
         Entry(InternalError, _C.INTERNAL, retriable=False, fault=Fault.SERVICE),
+        Entry(UnauthenticatedError, _C.UNAUTHENTICATED, retriable=False, fault=Fault.CALLER),
+        Entry(PermissionDeniedError, _C.PERMISSION_DENIED, retriable=False, fault=Fault.CALLER),
     )
 }
 """Reason -> class, gRPC code, retriable, fault. Total over `Reason`; a test holds it so."""
@@ -226,7 +242,7 @@ BY_CODE: dict[grpc.StatusCode, type[Memory3Error]] = {
     _C.DEADLINE_EXCEEDED: DeadlineExceededError,
     _C.NOT_FOUND: UnknownReferenceError,
     _C.ALREADY_EXISTS: ConflictingRecordError,
-    _C.PERMISSION_DENIED: StorageDeniedError,
+    _C.PERMISSION_DENIED: PermissionDeniedError,
     _C.RESOURCE_EXHAUSTED: MessageTooLargeError,
     _C.FAILED_PRECONDITION: ModelMismatchError,
     _C.ABORTED: InternalError,
@@ -235,7 +251,7 @@ BY_CODE: dict[grpc.StatusCode, type[Memory3Error]] = {
     _C.INTERNAL: InternalError,
     _C.UNAVAILABLE: BackendUnavailableError,
     _C.DATA_LOSS: CorruptRecordError,
-    _C.UNAUTHENTICATED: StorageDeniedError,
+    _C.UNAUTHENTICATED: UnauthenticatedError,
 }
 """What a status without our details means: gRPC itself, or a proxy, made it. Total over the non-OK codes."""
 
@@ -261,7 +277,7 @@ def to_status(error: Memory3Error) -> tuple[grpc.StatusCode, str, tuple[tuple[st
 
 
 _REMEDIES: dict[grpc.StatusCode, str] = {
-    _C.UNAVAILABLE: "no answer; is the service running there?",
+    _C.UNAVAILABLE: "no answer; is the service running there, and do both ends agree on TLS (MEMORY3_TLS_CA)?",
     _C.DEADLINE_EXCEEDED: "the call's timeout has passed; give it more time or try again",
     _C.UNIMPLEMENTED: "the server does not know this call; use a server of the client's version",
     _C.RESOURCE_EXHAUSTED: "send less at once",

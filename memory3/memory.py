@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from memory3.api.common.v1 import common_pb2
 from memory3.api.memory.v1 import memory_pb2, memory_pb2_grpc
 from memory3.channel import ChannelClient, translated
+from memory3.security import PLAIN, ChannelSecurity
 from memory3.types import FetchedRecord, MemoryEntry, MemoryStat
 
 
@@ -16,8 +17,8 @@ class MemoryClient(ChannelClient):
     `timeout` of each call: seconds, sent along as the call's deadline. Effects, limits and errors: memory.proto.
     """
 
-    def __init__(self, target: str, *, retry: bool = True) -> None:
-        super().__init__(target, retry=retry)
+    def __init__(self, target: str, *, retry: bool = True, security: ChannelSecurity = PLAIN) -> None:
+        super().__init__(target, retry=retry, security=security)
         self._stub = memory_pb2_grpc.MemoryServiceStub(self.channel)
 
     async def put(

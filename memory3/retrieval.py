@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from memory3.api.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from memory3.channel import ChannelClient, translated
+from memory3.security import PLAIN, ChannelSecurity
 from memory3.types import (
     Bank,
     DeleteResult,
@@ -23,8 +24,8 @@ class RetrievalClient(ChannelClient):
     `timeout` of each call: seconds, sent along as the call's deadline. Effects, limits and errors: retrieval.proto.
     """
 
-    def __init__(self, target: str, *, retry: bool = True) -> None:
-        super().__init__(target, retry=retry)
+    def __init__(self, target: str, *, retry: bool = True, security: ChannelSecurity = PLAIN) -> None:
+        super().__init__(target, retry=retry, security=security)
         self._embedding = retrieval_pb2_grpc.EmbeddingServiceStub(self.channel)
         self._retrieval = retrieval_pb2_grpc.RetrievalServiceStub(self.channel)
 

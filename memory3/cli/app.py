@@ -23,8 +23,9 @@ from memory3.cli.info import info
 from memory3.cli.inspect import inspect
 from memory3.cli.launch import ingest, plan, serve
 from memory3.cli.retrieve import retrieve
+from memory3.cli.token import token
 
-COMMANDS = (serve, ingest, generate, retrieve, inspect, banks, documents, delete, info, plan)
+COMMANDS = (serve, ingest, generate, retrieve, inspect, banks, documents, delete, info, plan, token)
 
 
 class InOrder(click.Group):

@@ -1,4 +1,4 @@
-"""Where the tiers are: options and environment variables, which are read nowhere else in the command line."""
+"""Where the tiers are and how they are called: options and variables; the command line reads them nowhere else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import click
 
 from memory3 import telemetry
 from memory3.client import DECODER_ADDRESS, MEMORY_ADDRESS, RETRIEVAL_ADDRESS
+from memory3.security import ChannelSecurity
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DEFAULTS = {"retrieval": RETRIEVAL_ADDRESS, "memory": MEMORY_ADDRESS, "decoder": DECODER_ADDRESS}
+_TOKEN_FILE = "memory3.token_file"
 TIERS = tuple(_DEFAULTS)
 """The three tiers, in the order in which they are always named."""
 
@@ -22,9 +24,16 @@ TRACE_URL = f"http://localhost:16686/trace/{TRACE_ID}"
 
 
 def addresses(*tiers: str) -> Callable[[C], C]:
-    """Give a command the options --retrieval, --memory and --decoder, as far as it uses these tiers."""
+    """Give a command --token-file, and --retrieval, --memory and --decoder as far as it uses these tiers."""
 
     def decorate(command: C) -> C:
+        command = click.option(
+            "--token-file",
+            metavar="FILE",
+            expose_value=False,
+            callback=_keep_token_file,
+            help="File with the token for the tiers.  [env var: MEMORY3_TOKEN_FILE; MEMORY3_TOKEN is the token itself]",
+        )(command)
         for tier in reversed(tiers):
             command = click.option(
                 f"--{tier}",
@@ -59,6 +68,19 @@ def _usable_template(_: click.Context, parameter: click.Parameter, value: str | 
     if TRACE_ID not in value:
         raise click.BadParameter(f"{value!r} has no {TRACE_ID}; put it where the trace's id belongs", param=parameter)
     return value
+
+
+def _keep_token_file(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_TOKEN_FILE] = value
+
+
+def security() -> ChannelSecurity:
+    """How the running command calls the tiers: --token-file and the MEMORY3_TLS_* and MEMORY3_TOKEN* variables.
+
+    Raises SecurityError.
+    """
+    token_file = click.get_current_context().meta.get(_TOKEN_FILE)
+    return ChannelSecurity.from_environment(os.environ).with_token_file(token_file)
 
 
 def quiet_grpc() -> None:

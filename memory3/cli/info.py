@@ -18,7 +18,7 @@ from memory3.cli.config import TIERS, addresses
 from memory3.cli.output import first_words, json_option, jsonable, num_bytes, plain, print_json, show, table
 from memory3.cli.session import run
 from memory3.client import Client
-from memory3.errors import Memory3Error
+from memory3.errors import Memory3Error, PermissionDeniedError, UnauthenticatedError
 from memory3.health import is_serving
 from memory3.types import DecoderInfo
 
@@ -84,9 +84,11 @@ async def _state(name: str, tier: ChannelClient) -> TierState:
 
 
 async def _unless_down(call: Awaitable[T]) -> T | None:
-    """The answer; None if there is none, which the tier's state explains."""
+    """The answer; None if there is none, which the tier's state explains. A refused token no state explains."""
     try:
         return await call
+    except (UnauthenticatedError, PermissionDeniedError):
+        raise
     except Memory3Error:
         return None
 

@@ -10,6 +10,9 @@ from grpc_health.v1 import health, health_pb2
 
 log = logging.getLogger(__name__)
 
+ALIVE = "alive"
+"""Name of the service that SERVING is said of while the event loop turns: for liveness, whatever a backend does."""
+
 Check = Callable[[], Awaitable[None]]
 """Returns when the dependency can be used; raises with a message for people when it cannot."""
 
@@ -40,6 +43,7 @@ class Readiness:
             log.log(logging.WARNING if problem else logging.INFO, "readiness: %s", problem or "serving")
         self._last = problem
         await self._publish(serving=problem is None)
+        await self.servicer.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
 
     async def run(self) -> None:
         """Refresh until cancelled."""

@@ -12,19 +12,21 @@ import grpc
 
 from memory3 import semconv
 from memory3.errors import (
+    BackendUnavailableError,
     CancelledCallError,
     InternalError,
     MalformedRequestError,
     Memory3Error,
     OverloadedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
     to_status,
 )
+from memory3.rights import OPEN_METHODS
 from memory3.telemetry import meter
 
 log = logging.getLogger(__name__)
 _errors = meter.create_counter(*semconv.METRIC_ERRORS)
-_OPEN_METHODS = ("/grpc.health.", "/grpc.reflection.")
-"""Never refused for overload: probes must see a busy server as alive."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -41,7 +43,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_OPEN_METHODS) or handler.request_streaming:
+        # The open ones are never refused for overload either: probes must see a busy server as alive.
+        if handler is None or method.startswith(OPEN_METHODS) or handler.request_streaming:
             return handler
         codec = {
             "request_deserializer": _forgiving(handler.request_deserializer),
@@ -58,7 +61,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 with _Permit(self):
                     return _timed(await inner(_readable(request, method), context), began_ns)
             except (Exception, asyncio.CancelledError) as error:
-                await _fail(error, method, context)
+                await fail(_as_ours(error), method, context)
 
         return call
 
@@ -69,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for response in inner(_readable(request, method), context):
                         yield response
             except (Exception, asyncio.CancelledError) as error:
-                await _fail(error, method, context)
+                await fail(_as_ours(error), method, context)
 
         return call
 
@@ -126,7 +129,14 @@ class _Permit:
         self._owner._free += 1
 
 
-async def _fail(error: BaseException, method: str, context: grpc.aio.ServicerContext) -> NoReturn:
+def _as_ours(error: BaseException) -> BaseException:
+    """A tier that refuses this server's own token is a tier it cannot use: nothing that its caller could mend."""
+    if isinstance(error, (UnauthenticatedError, PermissionDeniedError)):
+        return BackendUnavailableError(f"a tier behind this one refuses its token: {error}")
+    return error
+
+
+async def fail(error: BaseException, method: str, context: grpc.aio.ServicerContext) -> NoReturn:
     """End the call with the status of the error; cancellation is passed on."""
     if isinstance(error, asyncio.CancelledError):
         _errors.add(1, {semconv.ATTR_REASON: CancelledCallError.reason.name})

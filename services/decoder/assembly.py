@@ -65,9 +65,10 @@ def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
     )
     device = Device(engine, model.writer, limits)
     # A recall has a tight deadline and a fallback; a write has neither, so its client retries.
-    retrieval = RetrievalClient(settings.retrieval_address, retry=False)
-    memory = MemoryClient(settings.memory_address, retry=False)
-    patient_memory = MemoryClient(settings.memory_address)
+    security = settings.security
+    retrieval = RetrievalClient(settings.retrieval_address, retry=False, security=security)
+    memory = MemoryClient(settings.memory_address, retry=False, security=security)
+    patient_memory = MemoryClient(settings.memory_address, security=security)
     slow_s, fetch_s = settings.tier_slow_ms / 1000, settings.fetch_timeout_ms / 1000
     retrieval_breaker = CircuitBreaker(
         "retrieval", functools.partial(retrieval.list_banks, timeout=slow_s), slow_after_s=slow_s

@@ -16,6 +16,8 @@ from memory3.errors import (
     DeadlineExceededError,
     InternalError,
     Memory3Error,
+    PermissionDeniedError,
+    UnauthenticatedError,
 )
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,9 @@ class CircuitBreaker:
             yield timer.cancel
         except DOWN as error:
             self._trip(str(error))
+            raise
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            log.warning("the %s tier refuses this service (TOKEN_FILE): %s", self._name, error)
             raise
         finally:
             timer.cancel()

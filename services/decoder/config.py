@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.config import ServerSettings
+from services.common.config import CallerSettings, ServerSettings
 
 
-class DecoderSettings(ServerSettings):
+class DecoderSettings(ServerSettings, CallerSettings):
     """MEMORY3_DECODER_<NAME> sets <name>; services/decoder/README.md lists them all."""
 
     model_config = SettingsConfigDict(

@@ -19,12 +19,13 @@ from memory3.decoder import DecoderClient
 from memory3.errors import Memory3Error
 from memory3.memory import MemoryClient
 from memory3.retrieval import RetrievalClient
+from memory3.security import ChannelSecurity, SecurityError
 from memory3.types import DecoderInfo
 from services.common.config import load as load_settings
 from services.ingest import documents, report, tokenizer
 from services.ingest.batching import BatchWriter
 from services.ingest.chunk import Cutter
-from services.ingest.config import IngestSettings
+from services.ingest.config import IngestSettings, tier_security
 from services.ingest.core import Bounds, Pipeline, Warm
 from services.ingest.estimate import estimate
 from services.ingest.progress import INDEXED, Progress, ProgressError, written
@@ -44,6 +45,7 @@ class Options:
     """What the command line said, and the settings."""
 
     settings: IngestSettings
+    security: ChannelSecurity
     selection: documents.Selection
     bank: str
     memories: str
@@ -76,6 +78,7 @@ def _bank_name(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--retrieval", help="host:port of the retrieval tier [env MEMORY3_RETRIEVAL].")
 @click.option("--memory", help="host:port of the memory tier [env MEMORY3_MEMORY].")
 @click.option("--decoder", help="host:port of the decoder [env MEMORY3_DECODER].")
+@click.option("--token-file", help="File with the token for the tiers [env MEMORY3_TOKEN_FILE; MEMORY3_TOKEN itself].")
 def main(
     *,
     paths: tuple[str, ...],
@@ -89,6 +92,7 @@ def main(
     retrieval: str | None,
     memory: str | None,
     decoder: str | None,
+    token_file: str | None,
 ) -> None:
     """Turn documents into references, write their memories and index them.
 
@@ -105,7 +109,14 @@ def main(
     given = {"retrieval": retrieval, "memory": memory, "decoder": decoder}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     selection = documents.Selection(paths, glob, id_prefix, limit, settings.max_document_bytes)
-    options = Options(settings, selection, bank, memories, as_json)
+    try:
+        security = tier_security(token_file)
+        security.check()
+        for target in (settings.retrieval, settings.memory, settings.decoder):
+            security.check_target(target)
+    except SecurityError as error:
+        raise click.ClickException(str(error)) from error
+    options = Options(settings, security, selection, bank, memories, as_json)
     screen = report.Report(as_json=as_json, limit=limit)
     stop_telemetry = telemetry.start(semconv.SERVICE_INGEST)
     try:
@@ -130,9 +141,9 @@ async def _ingest(
 ) -> int:
     settings = options.settings
     async with (
-        RetrievalClient(settings.retrieval) as index,
-        MemoryClient(settings.memory) as store,
-        DecoderClient(settings.decoder) as writer,
+        RetrievalClient(settings.retrieval, security=options.security) as index,
+        MemoryClient(settings.memory, security=options.security) as store,
+        DecoderClient(settings.decoder, security=options.security) as writer,
     ):
         await _reach("retrieval", settings.retrieval, settings.connect_seconds, partial(index.list_banks, timeout=5.0))
         warm: Warm | None = None
@@ -186,7 +197,7 @@ async def _ingest(
 async def _dry_run(
     options: Options, counter: tokenizer.ModelTokenizer, progress: Progress, screen: report.Report
 ) -> int:
-    async with DecoderClient(options.settings.decoder, retry=False) as writer:
+    async with DecoderClient(options.settings.decoder, retry=False, security=options.security) as writer:
         info = await _ask(writer)
     stages = {INDEXED}
     if options.memories == "warm" and info is not None:

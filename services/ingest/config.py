@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from memory3.security import ChannelSecurity
+
 
 def default_data_dir() -> Path:
     """$XDG_DATA_HOME/memory3/ingest, or its usual place below the home folder."""
@@ -17,6 +19,14 @@ def default_data_dir() -> Path:
 
 def _address(name: str) -> AliasChoices:
     return AliasChoices(name, f"MEMORY3_INGEST_{name.removeprefix('MEMORY3_')}")
+
+
+def tier_security(token_file: str | None) -> ChannelSecurity:
+    """How the tiers are called: by the command line's variables, MEMORY3_TLS_* and MEMORY3_TOKEN*.
+
+    A token file of the command line goes before them. Raises SecurityError.
+    """
+    return ChannelSecurity.from_environment(os.environ).with_token_file(token_file)
 
 
 class IngestSettings(BaseSettings):

@@ -21,7 +21,15 @@ LONGEST_PAUSE_S = 5.0
 MAX_ATTEMPTS = 25
 """For a call that keeps failing while others to the same tier succeed; about 100 seconds of pauses."""
 
-_HOPELESS = frozenset([Reason.STORAGE_FULL, Reason.STORAGE_DENIED, Reason.MODEL_MISMATCH])
+_HOPELESS = frozenset(
+    [
+        Reason.STORAGE_FULL,
+        Reason.STORAGE_DENIED,
+        Reason.MODEL_MISMATCH,
+        Reason.UNAUTHENTICATED,
+        Reason.PERMISSION_DENIED,
+    ]
+)
 """What fails one call so will fail all that follow."""
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from memory3.security import SecurityError
 from services.common.config import load
-from services.launch.config import LaunchSettings
+from services.launch.config import LaunchSettings, tier_security
 from services.launch.core import LaunchError, running_stack
 from services.launch.health_probe import serving
 
@@ -56,8 +57,9 @@ def main(**given: Any) -> None:
         update={name: value for name, value in given.items() if value is not None}
     )
     try:
+        tier_security().check()
         sys.exit(asyncio.run(serve(settings)))
-    except LaunchError as error:
+    except (LaunchError, SecurityError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
 

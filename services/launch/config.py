@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from memory3.security import ChannelSecurity, SecurityError
 from services.common.processor import native_dtype
+
+_SHARED = ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "ACCESS_FILE")
+_SHARED_BY_CALLERS = ("TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY", "TLS_SERVER_NAME", "TOKEN_FILE", "TOKEN_PLAIN")
+"""MEMORY3_<NAME> is handed to the tiers as MEMORY3_<TIER>_<NAME>; the decoder is the only tier that calls others."""
+
+
+def tier_security() -> ChannelSecurity:
+    """How the launcher asks the tiers whether they serve: by the command line's variables. Raises SecurityError."""
+    if os.environ.get("MEMORY3_TLS_CERT") and not os.environ.get("MEMORY3_TLS_CA"):
+        raise SecurityError("the tiers will speak TLS (MEMORY3_TLS_CERT); say who signed it: MEMORY3_TLS_CA")
+    return replace(ChannelSecurity.from_environment(os.environ), token="", token_file="")
 
 
 def default_data_dir() -> Path:
@@ -70,8 +82,10 @@ def tier_specs(settings: LaunchSettings, ports: tuple[int, int, int]) -> list[Ti
 
     def spec(name: str, port: int, **own: str) -> TierSpec:
         prefix = f"MEMORY3_{name.upper()}_"
+        shared = (*_SHARED, *_SHARED_BY_CALLERS) if name == "decoder" else _SHARED
+        handed = {prefix + key: os.environ[f"MEMORY3_{key}"] for key in shared if f"MEMORY3_{key}" in os.environ}
         mine = {"HOST": settings.host, "PORT": str(port), "DRAIN_SECONDS": str(settings.drain_seconds), **own}
-        env = {**inherited, **{prefix + key: value for key, value in mine.items()}}
+        env = {**handed, **inherited, **{prefix + key: value for key, value in mine.items()}}
         return TierSpec(name, f"services.{name}", port, env)
 
     return [

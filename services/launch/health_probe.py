@@ -1,9 +1,11 @@
-"""Probe on grpc.health.v1."""
+"""Probe on grpc.health.v1, over TLS where the tiers speak it."""
 
 from __future__ import annotations
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from memory3.channel import ChannelClient
+from memory3.errors import Memory3Error
+from memory3.health import is_serving
+from services.launch.config import tier_security
 
 TIMEOUT_S = 2.0
 
@@ -11,9 +13,8 @@ TIMEOUT_S = 2.0
 async def serving(address: str) -> bool:
     """Whether the server at `address` says SERVING."""
     # A fresh channel each time: one that failed would wait before it looks again.
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with ChannelClient(address, retry=False, security=tier_security()) as tier:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError:
+            return await is_serving(tier, timeout=TIMEOUT_S)
+        except Memory3Error:
             return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

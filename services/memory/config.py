@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.config import ServerSettings
+from services.common.config import OptionalFile, ServerSettings, secret
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _S3_OPTIONS = frozenset({"endpoint", "region", "path_style", "create"})
@@ -104,6 +104,8 @@ class MemorySettings(ServerSettings):
         SecretStr(""), description="Access key of the S3 user; empty takes the AWS_* variables or the machine's role."
     )
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the S3 user.")
+    s3_access_key_file: OptionalFile = Field(None, description="File with the access key, instead of s3_access_key.")
+    s3_secret_key_file: OptionalFile = Field(None, description="File with the secret key, instead of s3_secret_key.")
 
     ram_bytes: int = Field(
         256 * 1024 * 1024, ge=0, description="Bytes of records kept in RAM; 0 reads every record from the store."
@@ -139,6 +141,22 @@ class MemorySettings(ServerSettings):
         if "@" not in uri:
             parse_store_uri(uri)
         return uri
+
+    @property
+    def s3_keys(self) -> tuple[str, str]:
+        """Access and secret key of the S3 user, or two empty texts. Raises ValueError, whose message has neither."""
+        access = secret(self.s3_access_key, self.s3_access_key_file, "S3_ACCESS_KEY")
+        return access, secret(self.s3_secret_key, self.s3_secret_key_file, "S3_SECRET_KEY")
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        try:
+            access, key = self.s3_keys
+            if bool(access) != bool(key):
+                found.append("S3_ACCESS_KEY and S3_SECRET_KEY go together; set both, or none")
+        except ValueError as error:
+            found.append(str(error))
+        return found
 
     @property
     def location(self) -> FolderLocation | S3Location:

@@ -33,7 +33,7 @@ def make_index(settings: RetrievalSettings) -> VectorIndex:
         return LocalIndex()
     return MilvusIndex(
         settings.milvus_uri,
-        token=settings.milvus_token.get_secret_value(),
+        token=settings.milvus_credentials,
         timeout_s=settings.milvus_timeout_seconds,
         threads=settings.milvus_threads,
         index_type=settings.milvus_index,

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from services.common.config import ServerSettings
+from services.common.config import OptionalFile, ServerSettings, secret
 
 
 def _default_uri() -> str:
@@ -36,6 +36,7 @@ class RetrievalSettings(ServerSettings):
     milvus_token: SecretStr = Field(
         SecretStr(""), description="user:password or API key of the Milvus server; empty for none."
     )
+    milvus_token_file: OptionalFile = Field(None, description="File with that token, instead of milvus_token.")
     milvus_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of Milvus; seconds.")
     milvus_threads: int = Field(16, ge=1, le=256, description="Calls to a Milvus server at once.")
     milvus_index: Literal["auto", "FLAT", "HNSW"] = Field(
@@ -65,3 +66,16 @@ class RetrievalSettings(ServerSettings):
         description="Texts that may wait for the embedder, counted for queries and for bulk writes apart; more are "
         "refused as overloaded.",
     )
+
+    @property
+    def milvus_credentials(self) -> str:
+        """The token of the Milvus server, or an empty text. Raises ValueError, whose message does not have it."""
+        return secret(self.milvus_token, self.milvus_token_file, "MILVUS_TOKEN")
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        try:
+            _ = self.milvus_credentials
+        except ValueError as error:
+            found.append(str(error))
+        return found

@@ -25,6 +25,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_STORAGE_DENIED: _ClassVar[ErrorReason]
     ERROR_REASON_CONFLICTING_RECORD: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
+    ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
 
 class Fault(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +52,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason
 ERROR_REASON_STORAGE_DENIED: ErrorReason
 ERROR_REASON_CONFLICTING_RECORD: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
+ERROR_REASON_PERMISSION_DENIED: ErrorReason
 FAULT_UNSPECIFIED: Fault
 FAULT_CALLER: Fault
 FAULT_SERVICE: Fault
