@@ -97,7 +97,7 @@ METRIC_IN_FLIGHT_BYTES: Final = (
     "Bytes of records being read, stored or waiting for their receiver",
 )
 METRIC_IN_FLIGHT_LIMIT: Final = ("memory3.memory.in_flight.limit", "By", "Bytes that may be in flight at once")
-METRIC_STORE_DOWN: Final = ("memory3.memory.store.down", "1", "1 while the object store is taken as down, else 0")
+METRIC_STORE_DOWN: Final = ("memory3.memory.store.down", "{store}", "1 while the object store is taken as down, else 0")
 METRIC_EMBED_BATCH: Final = ("memory3.retrieval.embed.batch", "{text}", "Texts in one batch of the embedder")
 METRIC_EMBED_QUEUE: Final = ("memory3.retrieval.embed.queue", "{text}", "Texts waiting for the embedder")
 METRIC_SEARCH: Final = ("memory3.retrieval.search.duration", "s", "One search of the index")

@@ -16,7 +16,7 @@ from tests.helpers.prometheus_names import base_name, label_name
         ("memory3.memory.fetch", "{record}", "counter", "memory3_memory_fetch_total"),
         ("memory3.memory.fetch.bytes", "By", "counter", "memory3_memory_fetch_bytes_total"),
         ("memory3.memory.ram.limit", "By", "gauge", "memory3_memory_ram_limit_bytes"),
-        ("memory3.memory.store.down", "1", "gauge", "memory3_memory_store_down_ratio"),
+        ("cpu.busy", "1", "gauge", "cpu_busy_ratio"),
         ("a.total.b", "1", "counter", "a_b_total"),
     ],
 )
