@@ -244,7 +244,12 @@ class MilvusIndex:
         self._flush_lite(client, collection, len(rows))
 
     def _delete(self, client: Client, collection: str, keys: Sequence[str]) -> None:
-        client.delete(collection, filter=among(KEY, keys), timeout=self._timeout_s)
+        deleted = among(KEY, keys)
+        client.delete(collection, filter=deleted, timeout=self._timeout_s)
+        if not self._milvus.lite:
+            # A server's answer to a delete has no timestamp (2.3.5), so a search of level Session does not wait for it.
+            # This strong read does, and returns when the rows are gone.
+            self._count(client, collection, deleted)
         self._flush_lite(client, collection, len(keys))
 
     def _flush_lite(self, client: Client, collection: str, num_rows: int) -> None:
