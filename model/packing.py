@@ -33,6 +33,18 @@ class PackedLayout:
         self._index_T = self.item_T * width + self.offset_B[self.item_T] + self.place_T
         self._is_full = sum(lengths) == len(lengths) * width
 
+    def last(self, counts: Sequence[int]) -> Tensor:
+        """Packed indexes of the last `counts[i]` tokens of each item, in order; `last_B` where all counts are 1."""
+        if max(counts) == 1:
+            return self.last_B
+        device = self.last_B.device
+        return torch.cat(
+            [
+                last - count + 1 + torch.arange(count, device=device)
+                for last, count in zip(self.last_B, counts, strict=True)
+            ]
+        )
+
     def pad(self, packed_TX: Tensor) -> Tensor:
         """`[T, ...] -> [B, W, ...]`, zeros in the gaps; a view where there are none."""
         shape = (self.num_items, self.width, *packed_TX.shape[1:])

@@ -33,6 +33,8 @@ class PrefillItem:
     """At least one; they follow what the slot holds."""
     chunk_memories: Sequence[Sequence[ExplicitMemory]]
     """One entry for each query chunk these tokens touch, on the context's grid of chunks; an empty entry reads none."""
+    num_logits: int = 1
+    """After how many of these tokens, the last ones, logits are wanted: 1 to generate, more to score a given text."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class StepOutput:
     """What a step gives, one row for each item in the order of the call."""
 
     logits_BV: Tensor
-    """float32: scores of the next token."""
+    """float32: scores of the next token; an item that wants `num_logits` has so many rows, in its tokens' order."""
     attention_BCM: Tensor | None
     """If asked for: share of the attention on each memory, by item and touched chunk, 0 where a memory is absent; the
     mean over memory layers, query heads and the tokens of the chunk that this step ran."""
@@ -142,7 +144,7 @@ class ModelRunner:
         tokens_T = self._tensor([token for item in items for token in item.tokens])
         first_B = self._tensor([self._position(slot) + start for slot, start in zip(slots, starts, strict=True)])
         hidden_TC = transformer.run(tokens_T, first_B[layout.item_T] + layout.place_T, attention)
-        logits_BV = transformer.logits(hidden_TC[layout.last_B])
+        logits_BV = transformer.logits(hidden_TC[layout.last([item.num_logits for item in items])])
         return StepOutput(logits_BV, attention.attention_share() if report_attention else None)
 
     @torch.inference_mode()
@@ -185,6 +187,11 @@ class ModelRunner:
                 f"chunk_memories has {len(item.chunk_memories)} entries; tokens {start} to "
                 f"{start + len(item.tokens) - 1} of slot {item.slot} touch {num_touched} chunks of {size}: "
                 "give one entry for each"
+            )
+        if not 1 <= item.num_logits <= len(item.tokens):
+            raise ValueError(
+                f"num_logits is {item.num_logits} for {len(item.tokens)} tokens of slot {item.slot}; "
+                f"give 1 to {len(item.tokens)}"
             )
         for memories in item.chunk_memories:
             self._check_readable(item.slot, memories)

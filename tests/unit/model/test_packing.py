@@ -15,7 +15,8 @@ def test_drawing_of_the_docstring():
     assert padded.tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
     assert layout.is_token().tolist() == [[False, True, True, True], [True, True, False, False]]
     assert layout.place_T.tolist() == [0, 1, 2, 0, 1]
-    assert layout.last_B.tolist() == [2, 4]
+    assert layout.last_B.tolist() == layout.last([1, 1]).tolist() == [2, 4]
+    assert layout.last([3, 1]).tolist() == [0, 1, 2, 4]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=6))

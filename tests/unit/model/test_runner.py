@@ -37,6 +37,8 @@ def _prefill(runner: ModelRunner, slot: int, num_tokens: int, **changes: Any) ->
         (5, {"tokens": [-1]}, "outside the vocabulary"),
         (17, {"chunk_memories": [()]}, "tokens 0 to 16 of slot 1 touch 2 chunks of 16"),
         (5, {"chunk_memories": [(), ()]}, "2 entries; .* touch 1 chunks"),
+        (5, {"num_logits": 0}, "num_logits is 0 for 5 tokens of slot 1; give 1 to 5"),
+        (5, {"num_logits": 6}, "num_logits is 6"),
     ],
 )
 def test_refuses_a_prefill(runner: ModelRunner, num_tokens: int, changes: dict[str, Any], message: str):
