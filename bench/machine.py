@@ -8,13 +8,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-
-def cpu_model() -> str:
-    """The processor's own name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+from services.common.processor import cpu_model
 
 
 def heading() -> str:

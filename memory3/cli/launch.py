@@ -1,4 +1,4 @@
-"""`memory3 serve`, `ingest` and `plan`: hand over to the services' own programs.
+"""`memory3 serve`, `ingest`, `plan` and `eval`: hand over to the services' own programs.
 
 The SDK knows no service, so these replace the process and pass every argument on, --help too.
 """
@@ -33,6 +33,13 @@ def ingest(arguments: tuple[str, ...]) -> None:
 def plan(arguments: tuple[str, ...]) -> None:
     """Bytes, operations, drives and money of a knowledge base (`memory3 plan --help`)."""
     _become("services.planning", arguments)
+
+
+@click.command("eval", context_settings=_PASS_ON, short_help="How well a model answers from its memories.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def evaluate(arguments: tuple[str, ...]) -> None:
+    """Measure a checkpoint and its memory plan on a question set (`memory3 eval --help`)."""
+    _become("services.evaluation", arguments)
 
 
 def _become(module: str, arguments: tuple[str, ...]) -> None:

@@ -1,8 +1,17 @@
-"""What this machine's processor is good at."""
+"""What this machine's processor is, and what it is good at."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
+
+
+def cpu_model() -> str:
+    """The processor's own name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
 
 
 def native_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

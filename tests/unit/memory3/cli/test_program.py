@@ -17,7 +17,12 @@ from tests.helpers.terminal import Terminal
 
 MEMORY3 = (sys.executable, "-m", "memory3.cli")
 WORDS = [command.name for command in COMMANDS]
-SERVICES = {"serve": "services.launch", "ingest": "services.ingest", "plan": "services.planning"}
+SERVICES = {
+    "serve": "services.launch",
+    "ingest": "services.ingest",
+    "plan": "services.planning",
+    "eval": "services.evaluation",
+}
 """Verbs that hand over, and to what."""
 OWN = [command.name for command in COMMANDS if command.name not in SERVICES]
 TOKEN = decoder_pb2.GenerateResponse(token=decoder_pb2.TokenEvent(text="Hello", token_ids=[1]))

