@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -18,8 +19,9 @@ from services.datasets.item import SPLITS, DatasetError, Item, Split
 @click.option("--items", type=click.IntRange(min=1), default=3, show_default=True, help="How many to show.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other items.")
 @click.option("--references", type=click.IntRange(min=1), default=5, show_default=True, help="References of an item.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for what takes long to make.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def main(*, name: str, split: Split, items: int, seed: int, references: int, as_json: bool) -> None:
+def main(*, name: str, split: Split, items: int, seed: int, references: int, cache: Path | None, as_json: bool) -> None:
     """Show items of a question set, as evaluation and training get them.
 
     \b
@@ -28,7 +30,7 @@ def main(*, name: str, split: Split, items: int, seed: int, references: int, as_
       python -m services.datasets --set halueval --split train --seed 5 --json
     """
     try:
-        found = registry.load(name, split=split, items=items, seed=seed, references=references)
+        found = registry.load(name, split=split, items=items, seed=seed, references=references, cache_dir=cache)
     except DatasetError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -16,9 +16,14 @@ _TRIES = 1000
 
 def take(draw: Draw, pool: Sequence[T], items: int) -> list[T]:
     """`items` different ones of the pool, in a drawn order. Raises DatasetError if there are fewer."""
+    return draw.some(pool, len(first(pool, items)))
+
+
+def first(pool: Sequence[T], items: int) -> Sequence[T]:
+    """The first `items` of the pool. Raises DatasetError if there are fewer."""
     if items > len(pool):
         raise DatasetError(f"{items} items asked of a split that has {len(pool)}; ask for at most {len(pool)}")
-    return draw.some(pool, items)
+    return pool[:items]
 
 
 def distractors(

@@ -6,8 +6,9 @@ that size it will be near. Whoever encodes a reference still cuts it at the plan
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from services.common.sentences import sentences
 
@@ -19,16 +20,20 @@ _PIECE = re.compile(r"[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]")
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has: words by their length, a digit or mark one, other scripts two or three."""
-    total = 0
-    for piece in _PIECE.findall(text):
-        if not piece.isascii():
-            total += 2 if piece < "\u2000" else 3
-        elif len(piece) <= 4:
-            total += 1
-        else:
-            total += 1 + (len(piece) - 1) // (4 if piece[0].isupper() else 5)
-    return total
+    """About how many tokens a text has; that of joined texts is the sum of theirs."""
+    return sum(map(_cost, _PIECE.findall(text)))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cost(piece: str) -> int:
+    """Words by their length, a digit or mark one, other scripts two or three."""
+    if not piece.isascii():
+        return 2 if piece < "\u2000" else 3
+    if piece.isupper():
+        return 1 + (len(piece) - 1) // 3
+    if len(piece) <= 4:
+        return 1
+    return 1 + (len(piece) - 1) // (4 if piece[0].isupper() else 5)
 
 
 def fits(text: str, tokens: int = REFERENCE_TOKENS) -> bool:
@@ -43,32 +48,39 @@ def spans(text: str) -> list[str]:
 
 def chunks(text: str, tokens: int = REFERENCE_TOKENS) -> list[str]:
     """The text in pieces of whole sentences, each of at most `tokens`; longer sentences are cut between words."""
+    most = tokens * _LONGEST_ESTIMATE
     pieces: list[str] = []
     for sentence in spans(text):
-        if pieces and fits(f"{pieces[-1]} {sentence}", tokens):
-            pieces[-1] += f" {sentence}"
+        if estimated_tokens(sentence) <= most:
+            pieces.append(sentence)
         else:
-            pieces += _parts(sentence, tokens)
-    return pieces
+            pieces += _joined(sentence.split(), most)
+    return _joined(pieces, most)
 
 
-def _parts(sentence: str, tokens: int) -> list[str]:
-    if fits(sentence, tokens):
-        return [sentence]
-    parts: list[str] = []
-    for word in sentence.split():
-        if parts and fits(f"{parts[-1]} {word}", tokens):
-            parts[-1] += f" {word}"
-        else:
-            parts.append(word)
-    return [part for part in parts if fits(part, tokens)]
+def _joined(parts: Iterable[str], most: float) -> list[str]:
+    """Neighbouring parts joined by spaces as long as they fit; a part that never fits is left out."""
+    joined: list[list[str]] = []
+    room = -1.0
+    for part in parts:
+        needed = estimated_tokens(part)
+        if needed > most:
+            continue
+        if needed > room:
+            joined.append([])
+            room = most
+        joined[-1].append(part)
+        room -= needed
+    return [" ".join(group) for group in joined]
 
 
 def digest(sentences_: Sequence[str], order: Sequence[int], tokens: int = REFERENCE_TOKENS) -> str:
     """Those sentences that fit together, tried in this order (places in `sentences_`); joined in the text's order."""
+    room = tokens * _LONGEST_ESTIMATE
     kept: list[int] = []
     for place in order:
-        tried = sorted([*kept, place])
-        if fits(" ".join(sentences_[other] for other in tried), tokens):
-            kept = tried
-    return " ".join(sentences_[place] for place in kept)
+        needed = estimated_tokens(sentences_[place])
+        if needed <= room:
+            kept.append(place)
+            room -= needed
+    return " ".join(sentences_[place] for place in sorted(kept))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
-from services.datasets import halueval
+from services.datasets import continuation, halueval, licences, phenotypes, trivia, wikipedia
 from services.datasets.draw import Draw
 from services.datasets.fiction import generate as fiction
-from services.datasets.item import SPLITS, DatasetError, Item, Split
+from services.datasets.item import SPLITS, BaseDocument, DatasetError, Item, KnowledgeBase, Split
 from services.datasets.running_text import text_chunks
 
-__all__ = ["load", "names", "text_chunks"]
+__all__ = ["knowledge_base", "load", "names", "text_chunks"]
 
 _Loader = Callable[[Split, Draw, int, int], list[Item]]
 """(split, source of choices, items, references) -> items."""
@@ -20,7 +21,17 @@ _SETS: dict[str, _Loader] = {
     "fiction": fiction.load,
     "halueval": partial(halueval.load, choice=False),
     "halueval-choice": partial(halueval.load, choice=True),
+    "wikipedia": partial(trivia.load, cache_dir=None),
+    "continuation": continuation.load,
+    "licences": licences.load,
+    "phenotypes": phenotypes.load,
 }
+
+_BASES: dict[str, tuple[str, Callable[[], Sequence[BaseDocument]]]] = {
+    "wikipedia": ("wikipedia-leads", wikipedia.leads),
+    "licences": ("licences", licences.documents),
+}
+"""Set -> name and documents of what retrieval searches for it."""
 
 
 def names() -> tuple[str, ...]:
@@ -28,10 +39,14 @@ def names() -> tuple[str, ...]:
     return tuple(_SETS)
 
 
-def load(name: str, *, split: Split, items: int, seed: int, references: int = 5) -> list[Item]:
+def load(
+    name: str, *, split: Split, items: int, seed: int, references: int = 5, cache_dir: Path | None = None
+) -> list[Item]:
     """`items` items of a set: for one seed the same on every machine, with another seed others.
 
-    Raises DatasetError for an unknown set or split, a missing or damaged package, or more items than there are.
+    The items have `references` given references, or none where retrieval decides (see `knowledge_base`). What takes
+    seconds to make is kept in `cache_dir`, if one is given. Raises DatasetError for an unknown set or split, a missing
+    or damaged package, or more items than there are.
     """
     loader = _SETS.get(name)
     if loader is None:
@@ -42,7 +57,23 @@ def load(name: str, *, split: Split, items: int, seed: int, references: int = 5)
         raise DatasetError(f"{items} items asked; ask for at least 1")
     if references < 1:
         raise DatasetError(f"{references} references asked; ask for at least 1")
+    if name == "wikipedia":
+        loader = partial(trivia.load, cache_dir=cache_dir)
     try:
         return loader(split, Draw(name, split, seed), items, references)
     except DatasetError as error:
         raise DatasetError(f"set {name}, split {split}: {error}") from error
+
+
+def knowledge_base(name: str) -> KnowledgeBase:
+    """What retrieval searches for the items of a set; both splits are in it.
+
+    Raises DatasetError for a set whose references are given, and for a missing or damaged package.
+    """
+    if name not in _BASES:
+        raise DatasetError(f"set {name!r} has no knowledge base; these have one: {', '.join(_BASES)}")
+    bank, documents = _BASES[name]
+    try:
+        return KnowledgeBase(bank, documents())
+    except DatasetError as error:
+        raise DatasetError(f"knowledge base of {name}: {error}") from error

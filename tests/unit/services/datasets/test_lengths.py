@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from services.datasets import halueval, wikipedia
+from services.datasets import halueval, licences, phenotypes, wikipedia
 from services.datasets.lengths import chunks, digest, fits
 from services.datasets.registry import load
 from services.ingest import tokenizer
@@ -38,7 +38,9 @@ def test_what_fits_by_the_estimate_has_at_most_128_tokens(tmp_path):
     fiction = [text for item in load("fiction", split="train", items=100, seed=0) for text in item.references]
     passages = [question.passage for question in halueval.questions()[::5]]
     texts = [piece for document in wikipedia.leads()[::10] for piece in chunks(document.text)]
-    lengths = sorted(len(counter.token_ends(text)) for text in [*fiction, *passages, *texts])
+    terms = [term.reference for term in phenotypes.terms()[::10]]
+    law = [document.text for document in licences.documents()[::3]]
+    lengths = sorted(len(counter.token_ends(text)) for text in [*fiction, *passages, *texts, *terms, *law])
     too_long = sum(length > 128 for length in lengths)
     assert too_long / len(lengths) < 0.002
     assert lengths[-1] <= 144

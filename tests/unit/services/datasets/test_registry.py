@@ -43,6 +43,11 @@ def test_a_package_of_another_version(tmp_path, monkeypatch):
         Source("fake_wiki", "fake==1", "x.json").path()
 
 
+def test_a_set_without_a_knowledge_base():
+    with pytest.raises(DatasetError, match="set 'fiction' has no knowledge base; these have one: wikipedia, licences"):
+        registry.knowledge_base("fiction")
+
+
 def test_running_text_keeps_to_its_split_and_order():
     train, held_out = (registry.text_chunks(split, seed=1) for split in SPLITS)
     assert len(train) > 12000
