@@ -42,7 +42,7 @@ def read_config(directory: Path | str) -> ModelConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def load_transformer(
     directory: Path | str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Transformer:

@@ -47,6 +47,11 @@ class _KeepingAttention:
 @torch.inference_mode()
 def encode_prefix(transformer: Transformer, tokens: Sequence[int]) -> PrefixState:
     """Run the model over the prefix alone, from position 0."""
+    return prefix_with_gradient(transformer, tokens)
+
+
+def prefix_with_gradient(transformer: Transformer, tokens: Sequence[int]) -> PrefixState:
+    """`encode_prefix` inside a training step: the gradient reaches the weights through its keys and values."""
     config, device = transformer.config, transformer.device
     if not tokens:
         empty_2KPD = torch.empty(2, config.num_kv_heads, 0, config.head_dim, dtype=transformer.dtype, device=device)

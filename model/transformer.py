@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from model.config import ModelConfig
 from model.linear import linear
@@ -48,18 +49,27 @@ class Layer(nn.Module):
         self.mlp_norm_C = _parameter(width, dtype=dtype, device=device)
         self.gate_up_FC = _parameter(2 * mlp_dim, width, dtype=dtype, device=device)
         self.down_CW = _parameter(width, mlp_dim, dtype=dtype, device=device)
+        self.updates = nn.ModuleDict()
+        """Name of a weight to what is added to its product: empty but while an adapter is trained (training/lora.py)."""
 
     def project(self, hidden_TC: Tensor) -> Tensor:
         """Queries, keys and values of the tokens before RoPE, `[T, A, D]`."""
         normed_TC = functional.rms_norm(hidden_TC, self.attention_norm_C.shape, self.attention_norm_C, self._eps)
-        return linear(normed_TC, self.qkv_AC).contiguous().view(-1, *self._heads)
+        return self._linear("qkv_AC", normed_TC).contiguous().view(-1, *self._heads)
 
     def finish(self, hidden_TC: Tensor, y_TE: Tensor) -> Tensor:
         """The residual stream after this block's attention output and MLP."""
-        hidden_TC = linear(y_TE, self.out_CE, hidden_TC)
+        hidden_TC = self._linear("out_CE", y_TE, hidden_TC)
         normed_TC = functional.rms_norm(hidden_TC, self.mlp_norm_C.shape, self.mlp_norm_C, self._eps)
-        gate_TW, up_TW = linear(normed_TC, self.gate_up_FC).chunk(2, dim=-1)
-        return linear(functional.silu(gate_TW) * up_TW, self.down_CW, hidden_TC)
+        gate_TW, up_TW = self._linear("gate_up_FC", normed_TC).chunk(2, dim=-1)
+        return self._linear("down_CW", functional.silu(gate_TW) * up_TW, hidden_TC)
+
+    def _linear(self, name: str, x_TI: Tensor, residual_TO: Tensor | None = None) -> Tensor:
+        y_TO = linear(x_TI, getattr(self, name), residual_TO)
+        if name not in self.updates:
+            return y_TO
+        updated_TO: Tensor = self.updates[name](x_TI, y_TO)
+        return updated_TO
 
 
 class Transformer(nn.Module):
@@ -81,6 +91,8 @@ class Transformer(nn.Module):
         )
         self.rotary = RotaryTable(config, dtype, device)
         self._layers = tuple(layer for layer in self.layers if isinstance(layer, Layer))
+        self.recompute = False
+        """Activation checkpointing: keep only what goes from layer to layer, and compute the rest again going back."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,12 +108,21 @@ class Transformer(nn.Module):
         """The residual stream `hidden_TC` after the last layer `attention` let run, before the final norm."""
         hidden_TC = functional.embedding(tokens_T, self.embedding_VC)
         cos_TAD, sin_TAD = self.rotary.at(positions_T)
-        for layer_index, layer in enumerate(self._layers):
+
+        def block(layer_index: int, hidden_TC: Tensor) -> Tensor | None:
+            layer = self._layers[layer_index]
             plain_TAD = layer.project(hidden_TC)
             y_TE = attention.attend(layer_index, plain_TAD, rotate(plain_TAD, cos_TAD, sin_TAD))
-            if y_TE is None:
+            return None if y_TE is None else layer.finish(hidden_TC, y_TE)
+
+        for layer_index in range(len(self._layers)):
+            if self.recompute and torch.is_grad_enabled():
+                next_TC = checkpoint(block, layer_index, hidden_TC, use_reentrant=False)
+            else:
+                next_TC = block(layer_index, hidden_TC)
+            if next_TC is None:
                 break
-            hidden_TC = layer.finish(hidden_TC, y_TE)
+            hidden_TC = next_TC
         return hidden_TC
 
     def logits(self, hidden_TC: Tensor) -> Tensor:

@@ -83,6 +83,10 @@ def collate(
     for kv_2LKSD, memory in zip(kv_U2LKSD, unique, strict=True):
         kv_2LKSD[0, :, :, : memory.num_kept_tokens] = memory.k_LKSD
         kv_2LKSD[1, :, :, : memory.num_kept_tokens] = memory.v_LKSD
+    return CollatedMemories(kv_U2LKSD, index_BCM.to(like.device), row_bias(num_kept_BCM, kept, like))
+
+
+def row_bias(num_kept_BCM: Tensor, kept: int, like: Tensor) -> Tensor:
+    """`bias_BCN` of memories that have so many of `kept` rows; none for an absent one."""
     is_absent_BCN = (torch.arange(kept) >= num_kept_BCM[..., None]).flatten(2)
-    bias_BCN = like.new_zeros(is_absent_BCN.shape).masked_fill_(is_absent_BCN.to(like.device), -torch.inf)
-    return CollatedMemories(kv_U2LKSD, index_BCM.to(like.device), bias_BCN)
+    return like.new_zeros(is_absent_BCN.shape).masked_fill_(is_absent_BCN.to(like.device), -torch.inf)

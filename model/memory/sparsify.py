@@ -28,6 +28,7 @@ class EncodedLayer:
     v_BKTD: Tensor
 
 
+@torch.no_grad()
 def score_tokens(
     layer: EncodedLayer, memory_layer: int, plan: MemoryPlan, references: Sequence[Sequence[int]], is_token_BT: Tensor
 ) -> Tensor:
@@ -37,6 +38,8 @@ def score_tokens(
     causal: attention received in the encoding itself: rotated and causal, the prefix left out.
     random: by a generator seeded with the reference, so that equal texts keep equal tokens.
     value_norm: length of the value.
+
+    Without gradient: a choice has none.
     """
     if plan.selection == "attention":
         return combine_group(attention_received(layer.q_BKGTD, layer.k_BKTD, is_token_BT), plan.group_combine)

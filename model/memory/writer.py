@@ -9,6 +9,7 @@ S kept tokens, D head dimension, L memory layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,35 @@ from model.plan import MemoryPlan
 from model.prefix import PrefixState
 from model.rope import reference_start
 from model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class EncodedReferences:
+    """The memories of a batch as they come out of the model, all padded to the same number of kept tokens."""
+
+    kv_2BLKSD: Tensor
+    """Rotated keys, and values."""
+    places_BLKS: Tensor
+    """uint8: which token of the reference each row was; meaningless for padding, which comes last."""
+
+
+def encode_references(
+    transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, references: Sequence[Sequence[int]]
+) -> EncodedReferences:
+    """One pass over all references, each of 1 to R known tokens, up to the last memory layer.
+
+    With gradient where it is enabled: the choice of tokens has none, what is kept of them has.
+    """
+    lengths = [len(tokens) for tokens in references]
+    layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), transformer.device)
+    tokens_T = torch.tensor([token for tokens in references for token in tokens], device=transformer.device)
+    attention = _WritingAttention(transformer, plan, prefix, layout, references)
+    transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
+    kept = [attention.kept[memory_layer] for memory_layer in range(len(plan.memory_layers))]
+    return EncodedReferences(
+        torch.stack([kv_2BKSD for kv_2BKSD, _ in kept], dim=2),
+        torch.stack([places_BKS for _, places_BKS in kept], dim=1).to(torch.uint8),
+    )
 
 
 class MemoryWriter:
@@ -54,22 +84,14 @@ class MemoryWriter:
         return memories
 
     def _write_batch(self, references: Sequence[Sequence[int]], ids: Sequence[str]) -> list[ExplicitMemory]:
-        transformer, prefix = self._transformer, self._prefix
-        lengths = [len(tokens) for tokens in references]
-        layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), transformer.device)
-        tokens_T = torch.tensor([token for tokens in references for token in tokens], device=transformer.device)
-        attention = _WritingAttention(transformer, self._plan, prefix, layout, references)
-        transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
-        kv_2BLKSD = torch.stack(attention.kv_2BKSD, dim=2)
-        places_BLKS = torch.stack(attention.places_BKS, dim=1).to(torch.uint8)
+        encoded = encode_references(self._transformer, self._plan, self._prefix, references)
         memories = []
-        for item, (length, reference_id) in enumerate(zip(lengths, ids, strict=True)):
-            kept = min(length, self._plan.tokens_per_memory)
+        for item, (tokens, reference_id) in enumerate(zip(references, ids, strict=True)):
+            kept = min(len(tokens), self._plan.tokens_per_memory)
             # Cloned: a memory must not keep the whole batch alive.
-            k_LKSD, v_LKSD = kv_2BLKSD[0, item, :, :, :kept].clone(), kv_2BLKSD[1, item, :, :, :kept].clone()
-            memories.append(
-                ExplicitMemory(k_LKSD, v_LKSD, places_BLKS[item, :, :, :kept].clone(), length, reference_id)
-            )
+            k_LKSD, v_LKSD = (kv_LKSD[:, :, :kept].clone() for kv_LKSD in encoded.kv_2BLKSD[:, item])
+            places_LKS = encoded.places_BLKS[item, :, :, :kept].clone()
+            memories.append(ExplicitMemory(k_LKSD, v_LKSD, places_LKS, len(tokens), reference_id))
         return memories
 
     def _check(self, index: int, tokens: Sequence[int]) -> None:
@@ -96,8 +118,9 @@ class _WritingAttention:
         self._config, self._plan, self._layout, self._references = transformer.config, plan, layout, references
         self._is_token_BW = layout.is_token()
         self._causal = CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD)
-        self.kv_2BKSD: list[Tensor] = []
-        self.places_BKS: list[Tensor] = []
+        # Memory layer -> kept keys and values, and their places. By number: with activation checkpointing a layer is
+        # run twice.
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor | None:
         """See `model.transformer.AttentionPass`. The last memory layer needs neither output nor MLP (paper A.2)."""
@@ -113,8 +136,8 @@ class _WritingAttention:
         scores_BKW = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BW)
         places_BKS = most_scored(scores_BKW, self._is_token_BW, self._plan.tokens_per_memory)
         index_BKSD = places_BKS[..., None].expand(-1, -1, -1, self._config.head_dim)
-        self.kv_2BKSD.append(torch.stack((k_rotated_BKWD.gather(2, index_BKSD), v_BKWD.gather(2, index_BKSD))))
-        self.places_BKS.append(places_BKS)
+        kv_2BKSD = torch.stack((k_rotated_BKWD.gather(2, index_BKSD), v_BKWD.gather(2, index_BKSD)))
+        self.kept[memory_layer] = (kv_2BKSD, places_BKS)
 
     def _split(self, fused_TAD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config

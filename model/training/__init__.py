@@ -1,0 +1,1 @@
+"""The mathematics of training: one graph from references over memories to the loss, adapters, schedule, leak filter."""

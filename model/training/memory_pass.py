@@ -1,0 +1,166 @@
+"""Writing and reading memories in one graph: the gradient goes from a context's loss through what it read.
+
+The same pieces as serving, without a cache: references are encoded as the writer does, and whole contexts run at once,
+each query chunk reading its own memories. Prefix and references are computed anew in every step, with its weights.
+
+Shape letters: B contexts, C query chunks, W padded tokens, T packed tokens, A fused heads, H query heads, K KV heads,
+D head dimension, E context rows (prefix included), N memory rows, X queries of one KV head in one chunk, I = N + E,
+J scored tokens, U references, S kept tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.attention import CausalAttention, causal_bias, joint_attention
+from model.config import ModelConfig
+from model.memory.collate import CollatedMemories, row_bias
+from model.memory.writer import encode_references
+from model.packing import PackedLayout
+from model.plan import MemoryPlan
+from model.prefix import PrefixState
+from model.rope import context_start
+from model.training.batch import Context
+from model.transformer import AttentionPass, Transformer
+
+
+def write_memories(
+    transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, references: Sequence[Sequence[int]]
+) -> Tensor | None:
+    """`kv_U2LKSD`: the memories of a batch's references, in order; None if there are none."""
+    if not references:
+        return None
+    return encode_references(transformer, plan, prefix, references).kv_2BLKSD.transpose(0, 1)
+
+
+def scored_hidden(
+    transformer: Transformer,
+    plan: MemoryPlan,
+    prefix: PrefixState,
+    memory_kv_U2LKSD: Tensor | None,
+    reference_lengths: Sequence[int],
+    contexts: Sequence[Context],
+) -> Tensor:
+    """`hidden_JC` that predict the scored tokens of all contexts, in order: one packed pass over them."""
+    device = transformer.device
+    reading = [index for index, context in enumerate(contexts) if context.reads_memories]
+    plain = [index for index, context in enumerate(contexts) if not context.reads_memories]
+    passes: list[tuple[int, AttentionPass]] = []
+    positions = []
+    for group in (reading, plain):
+        if not group:
+            continue
+        of_group = [contexts[index] for index in group]
+        lengths = [len(context.tokens) for context in of_group]
+        attention: AttentionPass
+        if group is reading:
+            chunks = -(-max(lengths) // plan.query_chunk_tokens)
+            width = chunks * plan.query_chunk_tokens if chunks > 1 else max(lengths)
+            layout = PackedLayout(lengths, [0] * len(lengths), width, device)
+            chosen = _choose(plan, memory_kv_U2LKSD, reference_lengths, of_group, chunks)
+            attention = ReadingAttention(transformer.config, plan, layout, prefix, chosen, chunks, transformer.dtype)
+        else:
+            layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), device)
+            attention = CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD)
+        passes.append((sum(lengths), attention))
+        start = context_start(plan, prefix.num_tokens, reads_memories=group is reading)
+        positions.append(start + layout.place_T)
+    order = reading + plain
+    tokens_T = torch.tensor([token for index in order for token in contexts[index].tokens], device=device)
+    hidden_TC = transformer.run(tokens_T, torch.cat(positions), _SideBySide(passes))
+    return hidden_TC[torch.tensor(_predicting_rows(contexts, order), device=device)]
+
+
+def _predicting_rows(contexts: Sequence[Context], order: Sequence[int]) -> list[int]:
+    """Packed rows that predict the scored tokens, context by context as given; `order` is how they are packed."""
+    end = 0
+    rows: dict[int, range] = {}
+    for index in order:
+        end += len(contexts[index].tokens)
+        rows[index] = range(end - contexts[index].num_scored - 1, end - 1)
+    return [row for index in range(len(contexts)) for row in rows[index]]
+
+
+def _choose(
+    plan: MemoryPlan,
+    memory_kv_U2LKSD: Tensor | None,
+    reference_lengths: Sequence[int],
+    contexts: Sequence[Context],
+    num_chunks: int,
+) -> CollatedMemories | None:
+    """The batch's memories with who reads which; None if nobody reads any."""
+    if memory_kv_U2LKSD is None:
+        return None
+    kept = memory_kv_U2LKSD.shape[4]
+    index_BCM = torch.zeros(len(contexts), num_chunks, plan.memories_per_chunk, dtype=torch.long)
+    num_kept_BCM = torch.zeros_like(index_BCM)
+    for item, context in enumerate(contexts):
+        for chunk, chosen in enumerate(context.chunk_references or ()):
+            for place, reference in enumerate(chosen):
+                index_BCM[item, chunk, place] = reference
+                num_kept_BCM[item, chunk, place] = min(kept, reference_lengths[reference])
+    bias_BCN = row_bias(num_kept_BCM, kept, memory_kv_U2LKSD)
+    return CollatedMemories(memory_kv_U2LKSD, index_BCM.to(memory_kv_U2LKSD.device), bias_BCN)
+
+
+class ReadingAttention:
+    """Whole contexts from their first token on; in the memory layers every query chunk also reads its memories."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        plan: MemoryPlan,
+        layout: PackedLayout,
+        prefix: PrefixState,
+        memories: CollatedMemories | None,
+        num_chunks: int,
+        dtype: torch.dtype,
+    ) -> None:
+        """`layout`: `num_chunks` chunks of equal width."""
+        self._config, self._plan, self._layout, self._prefix = config, plan, layout, prefix
+        self._memories, self._num_chunks = memories, num_chunks
+        self._causal = CausalAttention(config, layout, dtype, prefix.kv_2KPD)
+        if memories is None:
+            return
+        device = layout.item_T.device
+        num_rows = prefix.num_tokens + layout.width
+        bias_WE = causal_bias(torch.arange(layout.width, device=device), prefix.num_tokens, num_rows, dtype)
+        bias_CXE = bias_WE.unflatten(0, (num_chunks, -1)).repeat(1, config.heads_per_kv_head, 1)
+        num_items, num_queries = layout.num_items, bias_CXE.shape[1]
+        memory_bias_BCXN = memories.bias_BCN[:, :, None].expand(-1, -1, num_queries, -1).to(dtype)
+        self._bias_BCXI = torch.cat((memory_bias_BCXN, bias_CXE.expand(num_items, -1, -1, -1)), dim=-1)
+
+    def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor:
+        """See `model.transformer.AttentionPass`."""
+        if self._memories is None or layer_index not in self._plan.memory_layers:
+            return self._causal.attend(layer_index, plain_TAD, rotated_TAD)
+        config = self._config
+        fused_BAWD = self._layout.pad(rotated_TAD).transpose(1, 2)
+        q_BHWD, kv_B2KWD = fused_BAWD[:, : config.num_heads], fused_BAWD[:, config.num_heads :].unflatten(1, (2, -1))
+        prefix_2BKPD = self._prefix.kv_2KPD[layer_index][:, None].expand(-1, len(q_BHWD), -1, -1, -1)
+        kv_2BKED = torch.cat((prefix_2BKPD, kv_B2KWD.transpose(0, 1)), dim=3)
+        q_BKGCQD = q_BHWD.unflatten(1, (config.num_kv_heads, -1)).unflatten(3, (self._num_chunks, -1))
+        q_BCKGQD = q_BKGCQD.permute(0, 3, 1, 2, 4, 5)
+        memory_kv_2BCKND = self._memories.layer(self._plan.memory_layers.index(layer_index))
+        y_BCKXD, _ = joint_attention(q_BCKGQD.flatten(3, 4), memory_kv_2BCKND, kv_2BKED, self._bias_BCXI)
+        y_BCQKGD = y_BCKXD.reshape(q_BCKGQD.shape).permute(0, 1, 4, 2, 3, 5)
+        return self._layout.unpad(y_BCQKGD.flatten(3).flatten(1, 2))
+
+
+class _SideBySide:
+    """Several attention passes over consecutive runs of the packed tokens."""
+
+    def __init__(self, passes: Sequence[tuple[int, AttentionPass]]) -> None:
+        """Number of tokens, and the pass that serves them."""
+        self._sizes = [size for size, _ in passes]
+        self._passes = [attention for _, attention in passes]
+
+    def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor:
+        """See `model.transformer.AttentionPass`."""
+        parts = zip(self._passes, plain_TAD.split(self._sizes), rotated_TAD.split(self._sizes), strict=True)
+        outputs = [attention.attend(layer_index, plain, rotated) for attention, plain, rotated in parts]
+        assert all(y_TE is not None for y_TE in outputs)
+        return torch.cat([y_TE for y_TE in outputs if y_TE is not None])
