@@ -50,7 +50,7 @@ class Layer(nn.Module):
         self.gate_up_FC = _parameter(2 * mlp_dim, width, dtype=dtype, device=device)
         self.down_CW = _parameter(width, mlp_dim, dtype=dtype, device=device)
         self.updates = nn.ModuleDict()
-        """Name of a weight to what is added to its product: empty but while an adapter is trained (training/lora.py)."""
+        """Name of a weight -> what is added to its product; only while an adapter is trained (training/lora.py)."""
 
     def project(self, hidden_TC: Tensor) -> Tensor:
         """Queries, keys and values of the tokens before RoPE, `[T, A, D]`."""

@@ -1,4 +1,4 @@
-"""`memory3 serve`, `ingest`, `plan` and `eval`: hand over to the services' own programs.
+"""`memory3 serve`, `ingest`, `plan`, `train` and `eval`: hand over to the services' own programs.
 
 The SDK knows no service, so these replace the process and pass every argument on, --help too.
 """
@@ -33,6 +33,13 @@ def ingest(arguments: tuple[str, ...]) -> None:
 def plan(arguments: tuple[str, ...]) -> None:
     """Bytes, operations, drives and money of a knowledge base (`memory3 plan --help`)."""
     _become("services.planning", arguments)
+
+
+@click.command(context_settings=_PASS_ON, short_help="Train a model or an adapter to read memories.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train a model or an adapter to read memories (`memory3 train --help`)."""
+    _become("services.training", arguments)
 
 
 @click.command("eval", context_settings=_PASS_ON, short_help="How well a model answers from its memories.")

@@ -1,8 +1,7 @@
-"""What one training step runs: references to write and contexts to read them, as token ids. Knows no text, no tensors."""
+"""What one training step runs: references to write and contexts to read them, as token ids; no text, no tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -11,7 +10,7 @@ class Context:
     """One sequence with a loss on its last tokens. Raises ValueError on construction if it contradicts itself."""
 
     tokens: tuple[int, ...]
-    """After the prefix: what opens a context that reads memories (`opening`), prompt, answer."""
+    """After the prefix: what opens a context (`model.context`), prompt, answer."""
     num_scored: int
     """So many last tokens have a loss; at least one token comes before them."""
     chunk_references: tuple[tuple[int, ...], ...] | None = None
@@ -60,8 +59,3 @@ class Batch:
     def num_tokens(self) -> int:
         """Tokens the student runs, for the speed shown."""
         return sum(map(len, self.references)) + sum(len(context.tokens) for context in self.contexts)
-
-
-def opening(context_bos: Sequence[int], separator: Sequence[int], *, reads_memories: bool) -> tuple[int, ...]:
-    """What stands before a prompt, as serving has it: the separator only where memories are read."""
-    return (*context_bos, *(separator if reads_memories else ()))

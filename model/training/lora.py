@@ -64,16 +64,26 @@ class LowRankUpdate(nn.Module):
         down_SI = torch.cat([self.down[name] for name, _ in self._parts if name in self.down])
         up_OS = torch.block_diag(*[self.up[name] if name in self.up else self._nothing(n) for name, n in self._parts])
         dtype = y_TO.dtype
-        return torch.addmm(y_TO, x_TI.to(dtype) @ down_SI.to(dtype).t(), up_OS.to(dtype).t(), alpha=self._scale)
+        inner_TS = x_TI.to(dtype) @ down_SI.to(dtype).t()
+        updated_TO: Tensor = torch.addmm(y_TO, inner_TS, up_OS.to(dtype).t(), alpha=self._scale)
+        return updated_TO
 
     def _nothing(self, rows: int) -> Tensor:
-        return next(iter(self.down.values())).new_zeros(rows, 0)
+        return torch.zeros(rows, 0, device=next(self.parameters()).device)
 
 
 def add_adapter(
-    transformer: Transformer, *, rank: int, alpha: float, targets: Sequence[str] = TARGETS, seed: int = 0
+    transformer: Transformer,
+    *,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = TARGETS,
+    first_layer: int = 0,
+    seed: int = 0,
 ) -> None:
     """Give the model trainable factors, float32, beside its frozen weights. Until trained they change nothing.
+
+    Layers below `first_layer` get none: the way back ends there, which saves its time.
 
     Raises ValueError if a target is unknown or there is none.
     """
@@ -84,8 +94,7 @@ def add_adapter(
         raise ValueError(f"adapter rank is {rank}; give at least 1")
     sizes = projection_sizes(transformer.config)
     generator = torch.Generator().manual_seed(seed)
-    for layer in transformer.layers:
-        assert isinstance(layer, Layer)
+    for layer in list(_layers(transformer))[first_layer:]:
         for weight, names in FUSED.items():
             if not set(names) & set(targets):
                 continue
@@ -101,8 +110,7 @@ def add_adapter(
 def adapter_factors(transformer: Transformer) -> dict[str, tuple[Tensor, Tensor]]:
     """`layers.0.self_attn.q_proj` and so on -> its factors `down_RI` and `up_OR`, as they are being trained."""
     factors = {}
-    for index, layer in enumerate(transformer.layers):
-        assert isinstance(layer, Layer)
+    for index, layer in enumerate(_layers(transformer)):
         for update in layer.updates.values():
             assert isinstance(update, LowRankUpdate)
             for name in update.down:

@@ -35,7 +35,10 @@ class TrainingStep(nn.Module):
         self._teacher_is_base = teacher_is_base
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The weighted sum of the losses of all scored tokens, and by token cross entropy and KL, without gradient."""
+        """The sum of the contexts' losses, and by scored token cross entropy and KL, without gradient.
+
+        A context's loss is the weighted mean over its scored tokens: a short answer counts as much as a long text.
+        """
         transformer, contexts = self.transformer, batch.contexts
         plan = replace(self._plan, tokens_per_memory=batch.tokens_per_memory)
         prefix = prefix_with_gradient(transformer, self._prefix_tokens)
@@ -58,8 +61,8 @@ class TrainingStep(nn.Module):
         if len(taught) < len(contexts):
             ce, _ = losses_of_hidden(transformer.logits, hidden_JC[~is_taught_J], targets_J[~is_taught_J])
             cross_entropy_J = cross_entropy_J.masked_scatter(~is_taught_J, ce)
-        weight_J = self._by_token(contexts, [context.cross_entropy for context in contexts])
-        kl_weight_J = self._by_token(contexts, [context.distillation for context in contexts])
+        weight_J = self._by_token(contexts, [context.cross_entropy / context.num_scored for context in contexts])
+        kl_weight_J = self._by_token(contexts, [context.distillation / context.num_scored for context in contexts])
         loss = (weight_J * cross_entropy_J + kl_weight_J * kl_J).sum()
         return loss, cross_entropy_J.detach(), kl_J.detach()
 

@@ -53,7 +53,7 @@ def tiny_plan(**changes: Any) -> MemoryPlan:
     return MemoryPlan(**(values | changes))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def tiny_transformer(seed: int = 0, dtype: torch.dtype = torch.float32, **config_changes: Any) -> Transformer:
     """Random weights, large enough that attention is far from uniform and logits differ clearly."""
     generator = torch.Generator().manual_seed(seed)

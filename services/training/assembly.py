@@ -1,0 +1,103 @@
+"""A config -> a model ready to train: weights, adapter, plan, tokenizer, and how the result is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from model.adapter import AdapterConfig, base_digest, save_adapter
+from model.checkpoint import load_transformer, read_config, save_transformer
+from model.directory import locate_model
+from model.plan import MemoryPlan
+from model.plan_file import read_plan
+from model.tokenizer import Tokenizer
+from model.training.lora import adapter_factors, add_adapter
+from model.transformer import Transformer
+from services.training.config import ConfigError, TrainingConfig, TrainingSettings
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TOKENIZER_FILES = ("tokenizer.json", "special_tokens.json", "tokenizer_config.json", "generation_config.json")
+_CHAT_FILE = "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What a run trains."""
+
+    transformer: Transformer
+    tokenizer: Tokenizer
+    plan: MemoryPlan
+    tokens_per_memory: tuple[int, ...]
+    """To draw from."""
+    export: Callable[[Path], None]
+    """Writes the result into a folder."""
+    result: str
+    """What the result's folder is called."""
+
+
+def resolve_plan(config: TrainingConfig) -> tuple[MemoryPlan, tuple[int, ...]]:
+    """The plan that goes with the result, and the choices of tokens per memory. Raises ConfigError."""
+    try:
+        plan = read_plan(config.plan)
+        choices = config.tokens_per_memory or (plan.tokens_per_memory,)
+        for choice in choices:
+            plan = replace(plan, tokens_per_memory=choice)
+        return replace(plan, tokens_per_memory=choices[0]), choices
+    except ValueError as error:
+        raise ConfigError(f"plan: {error}") from error
+
+
+def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) -> Assembled:
+    """Load all a run needs. Raises ValueError (CheckpointError, ConfigError) before anything is trained."""
+    plan, choices = resolve_plan(config)
+    directory = locate_model(config.model, settings.cache_dir)
+    model_config = read_config(directory)
+    plan.validate(model_config)
+    if config.adapter.first_layer >= model_config.num_layers:
+        raise ConfigError(
+            f"adapter.first_layer is {config.adapter.first_layer}; the model's last layer is "
+            f"{model_config.num_layers - 1}"
+        )
+    tokenizer = Tokenizer.load(directory)
+    # A frozen base may be held in bfloat16; weights that are trained stay float32 and are rounded when used.
+    dtype = _DTYPES[config.precision] if config.method == "lora" else torch.float32
+    transformer = load_transformer(directory, dtype, device)
+    transformer.recompute = config.recompute
+    if config.method == "lora":
+        export = _adapter_export(config, transformer, plan, directory.name)
+        return Assembled(transformer, tokenizer, plan, choices, export, "adapter")
+    for parameter in transformer.parameters():
+        parameter.requires_grad_(True)
+    return Assembled(transformer, tokenizer, plan, choices, _model_export(transformer, plan, directory), "model")
+
+
+def _adapter_export(
+    config: TrainingConfig, transformer: Transformer, plan: MemoryPlan, base_name: str
+) -> Callable[[Path], None]:
+    options = config.adapter
+    description = AdapterConfig(options.rank, options.alpha, options.targets, base_name, base_digest(transformer))
+    add_adapter(
+        transformer,
+        rank=options.rank,
+        alpha=options.alpha,
+        targets=options.targets,
+        first_layer=options.first_layer,
+        seed=config.seed,
+    )
+    dtype = _DTYPES[options.dtype]
+    return lambda folder: save_adapter(folder, adapter_factors(transformer), description, plan, dtype)
+
+
+def _model_export(transformer: Transformer, plan: MemoryPlan, directory: Path) -> Callable[[Path], None]:
+    def export(folder: Path) -> None:
+        save_transformer(transformer, folder)
+        (folder / "memory_plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
+        for name in (*_TOKENIZER_FILES, _CHAT_FILE):
+            if (directory / name).is_file():
+                shutil.copyfile(directory / name, folder / name)
+
+    return export

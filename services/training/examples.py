@@ -1,0 +1,95 @@
+"""An item of text in a mode -> the context a step runs, as serving would build it. Knows no sets and no tensors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from model.context import ContextOpening, references_as_text
+from model.plan import MemoryPlan
+from model.tokenizer import Tokenizer
+from model.training.batch import Batch, Context
+from services.datasets.item import Item
+from services.training.config import Losses
+
+Mode = Literal["memory", "wrong", "rag", "none"]
+MODES: tuple[Mode, ...] = ("memory", "wrong", "rag", "none")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A context, and the references it reads by their place in `references`."""
+
+    mode: Mode
+    context: Context
+    references: tuple[tuple[int, ...], ...]
+
+
+class ExampleBuilder:
+    """Builds examples for one model and plan."""
+
+    def __init__(self, tokenizer: Tokenizer, plan: MemoryPlan, losses: Losses | None = None) -> None:
+        """`losses` None: no teacher, as for measuring."""
+        self._tokenizer, self._plan, self._losses = tokenizer, plan, losses
+        self._opening = ContextOpening(tokenizer, plan)
+
+    def build(self, item: Item, mode: Mode) -> Example:
+        """The item's context in a mode. References longer than the plan allows are cut."""
+        answer = tuple(self._tokenizer.encode(item.answer))
+        none = self._plain((), item.prompt, answer)
+        if mode in ("rag", "none"):
+            tokens = none if mode == "none" else self._plain(item.references, item.prompt, answer)
+            return Example(mode, self._context(mode, tokens, None, tokens, len(answer)), ())
+        texts = item.references if mode == "memory" else item.wrong_references
+        limit = self._plan.max_reference_tokens
+        encoded = (tuple(self._tokenizer.encode(text))[:limit] for text in texts[: self._plan.memories_per_chunk])
+        references = tuple(tokens for tokens in encoded if tokens)
+        tokens = (*self._opening.tokens(reads_memories=True), *self._tokenizer.encode(item.prompt), *answer)
+        chunks = -(-len(tokens) // self._plan.query_chunk_tokens)
+        teacher = self._plain(item.references, item.prompt, answer) if mode == "memory" else none
+        reads = (tuple(range(len(references))),) * chunks
+        return Example(mode, self._context(mode, tokens, reads, teacher, len(answer)), references)
+
+    def _plain(self, references: Sequence[str], prompt: str, answer: tuple[int, ...]) -> tuple[int, ...]:
+        text = references_as_text(references) + prompt
+        return (*self._opening.tokens(reads_memories=False), *self._tokenizer.encode(text), *answer)
+
+    def _context(
+        self,
+        mode: Mode,
+        tokens: tuple[int, ...],
+        reads: tuple[tuple[int, ...], ...] | None,
+        teacher: tuple[int, ...],
+        num_scored: int,
+    ) -> Context:
+        losses = self._losses
+        if losses is None:
+            return Context(tokens, num_scored, reads)
+        cross_entropy, distillation = (
+            (losses.memory_cross_entropy, losses.memory_distillation)
+            if mode == "memory"
+            else (losses.other_cross_entropy, losses.other_distillation)
+        )
+        return Context(tokens, num_scored, reads, teacher if distillation else None, cross_entropy, distillation)
+
+
+def batch_of(examples: Sequence[Example], tokens_per_memory: int) -> Batch:
+    """The examples side by side; equal references once."""
+    places: dict[tuple[int, ...], int] = {}
+    contexts = []
+    for example in examples:
+        of_example = [places.setdefault(tokens, len(places)) for tokens in example.references]
+        chunks = example.context.chunk_references
+        if chunks is None:
+            contexts.append(example.context)
+        else:
+            chosen = tuple(tuple(of_example[place] for place in chunk) for chunk in chunks)
+            contexts.append(replace(example.context, chunk_references=chosen))
+    return Batch(tuple(places), tuple(contexts), tokens_per_memory)
+
+
+def draw_mode(draw: random.Random, shares: dict[Mode, float]) -> Mode:
+    """One mode by shares."""
+    return draw.choices(list(shares), weights=list(shares.values()))[0]
