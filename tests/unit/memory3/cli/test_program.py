@@ -19,6 +19,7 @@ MEMORY3 = (sys.executable, "-m", "memory3.cli")
 WORDS = [command.name for command in COMMANDS]
 SERVICES = {
     "serve": "services.launch",
+    "train": "services.training",
     "ingest": "services.ingest",
     "plan": "services.planning",
     "eval": "services.evaluation",
