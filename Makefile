@@ -69,6 +69,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some fi
 	$(BIN)/python -m bench.retrieval
 	$(BIN)/python -m bench.store_clients
 	$(BIN)/python -m bench.fetch_memories
+	$(BIN)/python -m bench.tls
 
 .PHONY: clean
 clean: ## Remove .venv, the demo's data and all caches

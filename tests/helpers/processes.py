@@ -26,6 +26,7 @@ class ServiceProcess:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
         self.address = ""
+        self.health_address = ""
 
     def start(self, timeout_s: float = 90.0, *, wait_serving: bool = True) -> None:
         """Start, and wait until it listens (and, if wanted, says SERVING).
@@ -46,7 +47,7 @@ class ServiceProcess:
         deadline = time.monotonic() + timeout_s
         self.address = self._read_address(offset, deadline)
         if wait_serving:
-            with grpc.insecure_channel(self.address) as channel:
+            with grpc.insecure_channel(self.health_address or self.address) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
                 request = health_pb2.HealthCheckRequest()
                 while stub.Check(request, timeout=10).status != health_pb2.HealthCheckResponse.SERVING:
@@ -98,6 +99,8 @@ class ServiceProcess:
     def _read_address(self, offset: int, deadline: float) -> str:
         while True:
             for line in self._log.read_text()[offset:].splitlines():
+                if line.startswith("health on "):  # said before the address, where the settings want such a port
+                    self.health_address = line.removeprefix("health on ").strip()
                 if line.startswith("listening on "):
                     return line.removeprefix("listening on ").strip()
             self._still_alive(deadline)

@@ -9,7 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory3.errors import BackendUnavailableError, MalformedRequestError, OverloadedError
+from memory3.errors import (
+    BackendUnavailableError,
+    MalformedRequestError,
+    OverloadedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from memory3.types import (
     FinalEvent,
     FinishReason,
@@ -163,6 +169,15 @@ class TestCircuitBreaker:
         await self.fail(breaker, MalformedRequestError("bad"))
         await self.fail(breaker, OverloadedError("busy"))
         assert not breaker.is_open
+
+    async def test_a_refused_token_does_not_either_and_is_logged(
+        self, breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await self.fail(breaker, UnauthenticatedError("the token is not known here"))
+        await self.fail(breaker, PermissionDeniedError("Put needs the right write"))
+        assert not breaker.is_open
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+        assert "TOKEN_FILE" in caplog.text
 
     async def test_a_call_without_answer_opens_it_before_it_ends(self, breaker: CircuitBreaker) -> None:
         async with breaker.call():

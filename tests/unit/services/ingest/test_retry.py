@@ -2,7 +2,14 @@
 
 import pytest
 
-from memory3.errors import BackendUnavailableError, MalformedRequestError, OverloadedError, StorageDeniedError
+from memory3.errors import (
+    BackendUnavailableError,
+    MalformedRequestError,
+    OverloadedError,
+    PermissionDeniedError,
+    StorageDeniedError,
+    UnauthenticatedError,
+)
 from services.ingest.retry import MAX_ATTEMPTS, RunStoppedError, Tier
 
 
@@ -89,8 +96,9 @@ async def test_one_call_that_always_fails_beside_others_that_work_gives_up(clock
     assert attempts == MAX_ATTEMPTS
 
 
-async def test_what_is_hopeless_stops_the_run_at_once(clock):
+@pytest.mark.parametrize("error", [StorageDeniedError, UnauthenticatedError, PermissionDeniedError])
+async def test_what_is_hopeless_stops_the_run_at_once(clock, error):
     tier = Tier("memory", "x", 3600, clock=clock, sleep=clock.sleep)
     with pytest.raises(RunStoppedError, match="memory at x: read-only"):
-        await tier.call(failing(1, StorageDeniedError("read-only")))
+        await tier.call(failing(1, error("read-only")))
     assert clock.pauses == []
