@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from services.datasets.__main__ import main
 from services.datasets.item import SPLITS, DatasetError
 from services.datasets.lengths import fits
 from services.datasets.sources import Source
+from tests.helpers.tree import ROOT
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,20 @@ def test_a_set_without_a_knowledge_base():
         registry.knowledge_base("fiction")
 
 
+def test_another_process_gives_the_same_items():
+    names = ("fiction", "halueval-choice", "continuation", "licences", "phenotypes")
+    here = [repr(registry.load(name, split="held-out", items=8, seed=5)) for name in names]
+    program = (
+        "from services.datasets import registry\n"
+        f"for name in {names!r}: print(repr(registry.load(name, split='held-out', items=8, seed=5)))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == here
+
+
 def test_running_text_keeps_to_its_split_and_order():
     train, held_out = (registry.text_chunks(split, seed=1) for split in SPLITS)
     assert len(train) > 12000
@@ -66,6 +84,16 @@ def test_the_command_shows_items():
     assert shown.output.count("gold [") == 2
     lines = CliRunner().invoke(main, ["--set", "fiction", "--items", "2", "--json"]).output.splitlines()
     assert [json.loads(line)["item_id"].split("-")[1] for line in lines] == ["0", "1"]
+
+
+def test_the_command_writes_a_knowledge_base_that_ingest_reads():
+    shown = CliRunner().invoke(main, ["--set", "licences", "--knowledge-base"])
+    lines = [json.loads(line) for line in shown.output.splitlines()]
+    documents = registry.knowledge_base("licences").documents
+    assert [(line["id"], line["title"], line["text"]) for line in lines] == [
+        (document.document_id, document.title, document.text) for document in documents
+    ]
+    assert CliRunner().invoke(main, ["--set", "fiction", "--knowledge-base"]).exit_code == 1
 
 
 def test_the_command_says_what_is_wrong():
