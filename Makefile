@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 DEMO_ARGS ?=
+QUALITY_ARGS ?=
 REQUIREMENTS := pyproject.toml requirements/constraints.txt requirements/packages-with-data.txt
 EVALUATION_DATA := requirements/evaluation-data.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -70,6 +71,10 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some fi
 	$(BIN)/python -m bench.store_clients
 	$(BIN)/python -m bench.fetch_memories
 	$(BIN)/python -m bench.tls
+
+.PHONY: quality
+quality: $(VENV)/.installed-dev ## Measure the shipped checkpoint on fixed items, fail below the recorded floors (QUALITY_ARGS=--help)
+	$(BIN)/python -m services.evaluation.gate $(QUALITY_ARGS)
 
 .PHONY: clean
 clean: ## Remove .venv, the demo's data and all caches

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ from typing import Any
 import click
 from rich.console import Console
 
-from memory3.errors import Memory3Error
-from memory3.security import SecurityError
+from memory3.errors import BackendUnavailableError, Memory3Error, UnknownBankError
+from memory3.security import PLAIN, ChannelSecurity, SecurityError
 from services.common.config import load as load_settings
 from services.datasets import registry
 from services.datasets.item import SPLITS, DatasetError, Split
 from services.evaluation import report
-from services.evaluation.config import EvaluationSettings, tier_security
+from services.evaluation.config import EvaluationSettings, child_environment, tier_security
 from services.evaluation.core import EvaluationError, check_modes, possible_modes
-from services.evaluation.loading import Choices, check, load
+from services.evaluation.loading import Checked, Choices, check, load
 from services.evaluation.measure import Measured, Task, measure
 from services.evaluation.modes import READINGS, Mode
+from services.evaluation.own_retrieval import own_retrieval
 from services.evaluation.ports import ReferenceSource
 from services.evaluation.progress import Screen
 from services.evaluation.retrieved import RetrievedReferences
 
+START = "start"
+"""In place of an address: a retrieval tier of our own."""
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 _MODES_HELP = "Modes, with commas between them, or all: " + "; ".join(
     f"{mode} ({READINGS[mode].meaning})" for mode in Mode
@@ -114,7 +118,9 @@ _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=16, show_default=True, help="Tokens to generate at most."
 )
-@click.option("--retrieval", help="host:port of the retrieval tier, for sets without given references.")
+@click.option(
+    "--retrieval", help="host:port of the retrieval tier, for sets without given references; start: one of our own."
+)
 @click.option("--token-file", help="File with the token for it [env MEMORY3_TOKEN_FILE; MEMORY3_TOKEN itself].")
 @click.option("--bank", help="Bank to retrieve from; else the one named like the set's knowledge base.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
@@ -135,6 +141,7 @@ def main(**given: Any) -> None:
       memory3 eval --set halueval --adapter my-adapter/ --json > result.json
       memory3 eval --set fiction --codec bf16 --markdown result.md --plot result.png
       memory3 eval --set fiction --plan my-plan.json --details items.jsonl
+      memory3 eval --set wikipedia --retrieval start     # indexes the whole knowledge base once, some minutes
     """
     settings = load_settings(EvaluationSettings)
     over = {name: given[name] for name in ("adapter", "model", "dtype", "retrieval") if given[name] is not None}
@@ -162,6 +169,7 @@ def _run(settings: EvaluationSettings, options: Options) -> Measured:
         items=options.items,
         seed=options.seed,
         references=checked.plan.memories_per_chunk,
+        cache_dir=settings.data_dir,
     )
     modes = options.modes or possible_modes(items)
     check_modes(modes, items)
@@ -169,19 +177,48 @@ def _run(settings: EvaluationSettings, options: Options) -> Measured:
     with contextlib.ExitStack() as stack:
         source: ReferenceSource | None = None
         if not all(item.references for item in items):
-            source = stack.enter_context(
-                RetrievedReferences(
-                    settings.retrieval,
-                    options.bank or options.set_name,
-                    checked.plan.memories_per_chunk,
-                    timeout_s=settings.retrieve_seconds,
-                    security=security,
-                )
-            )
+            source = stack.enter_context(_retrieval(settings, options, checked, security))
         screen = stack.enter_context(Screen(len(items) * len(modes), quiet=options.as_json))
         generated_tokens = options.max_tokens if options.generate else 0
         task = Task(options.set_name, options.split, items, options.seed, modes, generated_tokens)
         return measure(checkpoint, settings, task, source=source, progress=screen.done)
+
+
+@contextlib.contextmanager
+def _retrieval(
+    settings: EvaluationSettings, options: Options, checked: Checked, security: ChannelSecurity
+) -> Iterator[ReferenceSource]:
+    """References from the tier that is named, or from one that is started for this evaluation."""
+    base = registry.knowledge_base(options.set_name)
+    bank = options.bank or base.name
+    with contextlib.ExitStack() as stack:
+        address = settings.retrieval
+        if address == START:
+            address = stack.enter_context(
+                own_retrieval(
+                    base,
+                    environment=child_environment(),
+                    data_dir=settings.data_dir,
+                    model=checked.directory,
+                    start_seconds=settings.start_seconds,
+                    say=lambda text: click.echo(text, err=True),
+                )
+            )
+        source = RetrievedReferences(
+            address,
+            bank,
+            checked.plan.memories_per_chunk,
+            timeout_s=settings.retrieve_seconds,
+            security=PLAIN if settings.retrieval == START else security,
+        )
+        try:
+            with source:
+                yield source
+        except (BackendUnavailableError, UnknownBankError) as error:
+            raise EvaluationError(
+                f"{error}. The set {options.set_name} needs bank {bank} in a retrieval tier: start one for this "
+                f"evaluation with --retrieval {START}, or ingest the knowledge base into the one at {address}"
+            ) from error
 
 
 def _write(measured: Measured, markdown: Path | None, plot: Path | None, details: Path | None) -> None:

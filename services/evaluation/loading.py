@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from model.adapter import PLAN_FILE, adapter_plan, merge_adapter, read_adapter_config
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
 from model.config import ModelConfig
@@ -24,7 +24,6 @@ from services.evaluation.config import EvaluationSettings
 from services.evaluation.measured_model import MeasuredModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_PLAN_FILE = "memory_plan.json"
 _MARGIN_TOKENS = 8
 """A text beside another may have a few tokens more than both alone."""
 
@@ -59,8 +58,26 @@ class Checkpoint:
     checked: Checked
     transformer: Transformer
     tokenizer: Tokenizer
+    weights_digest: str
     adapter_digest: str | None
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the memories it writes."""
+        adapter = f"+{self.adapter_digest}" if self.adapter_digest else ""
+        return model_fingerprint(
+            self.weights_digest + adapter,
+            self.tokenizer.digest,
+            self.checked.plan,
+            MEMORY_LAYOUT_VERSION,
+            self.checked.dtype,
+            self.checked.codec.describe(),
+        )
+
+    def under(self, plan: MemoryPlan) -> Checkpoint:
+        """The same weights under another plan. Raises ValueError if it does not fit them."""
+        plan.validate(self.checked.config)
+        return replace(self, checked=replace(self.checked, plan=plan, codec=CodecChain.from_plan(plan)))
 
     def measured(self, settings: EvaluationSettings, items: Sequence[Item], generated_tokens: int) -> MeasuredModel:
         """The model with room for the longest context these items can have. Raises ValueError if one is too long."""
@@ -95,13 +112,15 @@ def check(settings: EvaluationSettings, choices: Choices) -> Checked:
     directory = locate_model(settings.model, settings.cache_dir)
     config = read_config(directory)
     adapter = Path(settings.adapter).expanduser() if settings.adapter else None
-    plan = read_plan(choices.plan or _adapter_plan(adapter) or settings.plan)
+    if adapter is not None:
+        read_adapter_config(adapter)
+    plan = _plan(settings, choices, adapter)
     if choices.tokens_per_memory is not None:
-        plan = dataclasses.replace(plan, tokens_per_memory=choices.tokens_per_memory)
+        plan = replace(plan, tokens_per_memory=choices.tokens_per_memory)
     if choices.references is not None:
-        plan = dataclasses.replace(plan, memories_per_chunk=choices.references)
+        plan = replace(plan, memories_per_chunk=choices.references)
     if choices.codec is not None:
-        plan = dataclasses.replace(plan, codec=tuple(choices.codec))
+        plan = replace(plan, codec=tuple(choices.codec))
     plan.validate(config)
     codec = CodecChain.from_plan(plan)
     dtype = native_dtype() if settings.dtype == "auto" else settings.dtype
@@ -117,16 +136,14 @@ def load(settings: EvaluationSettings, checked: Checked) -> Checkpoint:
         torch.set_num_threads(settings.torch_threads)
     tokenizer = Tokenizer.load(checked.directory)
     transformer = load_transformer(checked.directory, _DTYPES[checked.dtype], checked.device)
-    adapter_digest: str | None = None
-    digest = weights_digest(checked.directory) + (f"+{adapter_digest}" if adapter_digest else "")
-    fingerprint = model_fingerprint(
-        digest, tokenizer.digest, checked.plan, MEMORY_LAYOUT_VERSION, checked.dtype, checked.codec.describe()
-    )
-    return Checkpoint(checked, transformer, tokenizer, adapter_digest, fingerprint)
+    adapter_digest = None if checked.adapter is None else merge_adapter(transformer, checked.adapter)
+    return Checkpoint(checked, transformer, tokenizer, weights_digest(checked.directory), adapter_digest)
 
 
-def _adapter_plan(adapter: Path | None) -> str | None:
-    """The plan an adapter was trained for, if it brings one."""
-    if adapter is None or not (adapter / _PLAN_FILE).is_file():
-        return None
-    return str(adapter / _PLAN_FILE)
+def _plan(settings: EvaluationSettings, choices: Choices, adapter: Path | None) -> MemoryPlan:
+    """The one that is asked for; else the one the adapter was trained under, if it brings one; else the default."""
+    if choices.plan is not None:
+        return read_plan(choices.plan)
+    if adapter is not None and (adapter / PLAN_FILE).is_file():
+        return adapter_plan(adapter)
+    return read_plan(settings.plan)

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
+from model.adapter import AdapterConfig, adapter_digest, base_digest, save_adapter
+from model.checkpoint import load_transformer
 from services.datasets import registry
 from services.datasets.item import DatasetError
 from services.evaluation.__main__ import main
@@ -84,6 +87,37 @@ def test_the_plan_can_be_changed_on_the_line(folder: Path) -> None:
     assert (header["tokens_per_memory"], header["memories_per_chunk"], header["codec"]) == (3, 2, "bf16")
 
 
+@pytest.fixture(scope="module")
+def adapter(folder: Path) -> Path:
+    """A random adapter of the tiny model, with a plan of its own."""
+    directory = folder / "adapter"
+    directory.mkdir()
+    transformer = load_transformer(folder / "model")
+    width = transformer.config.hidden_dim
+    factors = {"layers.1.self_attn.o_proj": (torch.randn(2, width), torch.randn(width, 2))}
+    config = AdapterConfig(2, 4.0, ("o_proj",), "tiny", base_digest(transformer))
+    save_adapter(directory, factors, config, tiny_plan(max_reference_tokens=32, tokens_per_memory=2))
+    return directory
+
+
+def test_an_adapter_brings_its_plan(folder: Path, adapter: Path) -> None:
+    arguments = ["--set", "fiction", "--items", "3", "--model", str(folder / "model"), "--dtype", "float32"]
+    arguments += ["--json", "--no-generate", "--modes", "none,memory", "--adapter", str(adapter)]
+    report = json.loads(CliRunner().invoke(main, arguments).stdout)
+    plain = json.loads(evaluate(folder, "--json", "--no-generate", "--modes", "none,memory").stdout)
+    assert report["header"]["tokens_per_memory"] == 2
+    assert report["header"]["adapter"] == adapter_digest(adapter)
+    assert report["header"]["model_fingerprint"] != plain["header"]["model_fingerprint"]
+    assert report["modes"]["none"]["nll"] != plain["modes"]["none"]["nll"]
+
+
+def test_an_adapter_of_another_base_is_refused(folder: Path, adapter: Path, tmp_path: Path) -> None:
+    other = tiny_model_directory(tmp_path / "other", seed=1)
+    result = evaluate(folder, "--model", str(other), "--adapter", str(adapter))
+    assert result.exit_code == 1
+    assert "was trained on other weights" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -95,6 +129,7 @@ def test_the_plan_can_be_changed_on_the_line(folder: Path) -> None:
         (("--tokens-per-memory", "33"), "tokens_per_memory is 33; give a whole number from 1 to 32"),
         (("--codec", "zip"), "'zip' does not exist; choose among"),
         (("--model", "no/such/model"), "no/such/model"),
+        (("--adapter", "no/such/adapter"), "no/such/adapter.*give the folder of a PEFT adapter"),
         (("--plot", "picture.bmp"), "its ending chooses the format"),
         (("--items", "0"), "0 is not in the range"),
     ],

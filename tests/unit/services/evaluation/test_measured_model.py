@@ -1,0 +1,104 @@
+"""The model that is measured is the one that serves: same contexts, same memories, and its scores foretell its text."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memory3.types import GenerationRequest
+from memory3.types import Mode as ServedMode
+from model.codec.chain import CodecChain
+from model.memory.explicit_memory import ExplicitMemory
+from model.memory.writer import MemoryWriter
+from model.prefix import encode_prefix
+from model.tokenizer import Tokenizer
+from services.decoder.prompt import PromptBuilder
+from services.evaluation.measured_model import MeasuredModel
+from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan, tiny_transformer
+
+PLAN = tiny_plan(max_reference_tokens=40, query_chunk_tokens=16)
+TEXTS = ("The lighthouse of Varnholm.", "Its lamp burned whale oil.", "Short.")
+FINGERPRINT = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer.load(tiny_model_directory(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def model(tokenizer: Tokenizer) -> MeasuredModel:
+    return MeasuredModel(
+        tiny_transformer(),
+        tokenizer,
+        PLAN,
+        fingerprint=FINGERPRINT,
+        num_slots=3,
+        max_context_tokens=400,
+        tokens_per_step=64,
+        memory_bytes=20_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("served", "references"), [(ServedMode.NONE, ()), (ServedMode.RAG, TEXTS), (ServedMode.MEMORY, ())]
+)
+def test_contexts_are_those_of_serving(
+    model: MeasuredModel, tokenizer: Tokenizer, served: ServedMode, references: tuple[str, ...]
+) -> None:
+    request = GenerationRequest(served, prompt="Question: who?\nAnswer:")
+    prompt = PromptBuilder(tokenizer, None, PLAN, 400).build(request, references)
+    context = model.context("Question: who?\nAnswer:", references, reads_memories=served is ServedMode.MEMORY)
+    assert context.tokens == prompt.tokens
+    if not references:
+        assert context.is_content == prompt.is_content
+
+
+def test_references_as_text_ask_for_no_memories(model: MeasuredModel) -> None:
+    context = model.context("Question: who?", TEXTS, reads_memories=True)
+    assert sum(context.is_content) == len("Question: who?")
+    assert model.queries(context, " Ida")[-1] == "Question: who?"
+
+
+def test_a_memory_is_what_the_codec_gives_back(model: MeasuredModel, tokenizer: Tokenizer) -> None:
+    transformer = tiny_transformer()
+    writer = MemoryWriter(transformer, PLAN, encode_prefix(transformer, PREFIX_TOKENS))
+    (fresh,) = writer.write([tokenizer.encode(TEXTS[0])])
+    codec = CodecChain.from_plan(PLAN)
+    stored = codec.decode(codec.encode(fresh.to_arrays(), FINGERPRINT, FINGERPRINT), FINGERPRINT, FINGERPRINT)
+    memory = model.book.memories(TEXTS)[TEXTS[0]]
+    torch.testing.assert_close(memory.k_LKSD, ExplicitMemory.from_arrays(stored).k_LKSD, atol=1e-5, rtol=0)
+    assert not torch.equal(memory.k_LKSD, fresh.k_LKSD)
+
+
+def test_a_text_is_written_once_while_there_is_room(model: MeasuredModel) -> None:
+    model.book.memories([*TEXTS, *TEXTS])
+    model.book.memories(TEXTS[:1])
+    assert model.book.num_written == 3
+    # Room for 20,000 bytes: some five memories of 6 tokens in 2 layers.
+    model.book.memories([f"Another one, number {number}." for number in range(20)])
+    model.book.memories(TEXTS[:1])
+    assert model.book.num_written == 24
+
+
+@pytest.mark.parametrize("reads_memories", [True, False])
+def test_what_is_generated_scores_as_greedy(model: MeasuredModel, reads_memories: bool) -> None:
+    prompts = [letter * (1 + 7 * place) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
+    contexts = [model.context(prompt, (), reads_memories=reads_memories) for prompt in prompts]
+    texts = model.generate(contexts, lambda _, queries: [TEXTS] * len(queries), 2)
+    # The random model writes random bytes and special tokens; few of its tokens are text.
+    kept = [(context, text) for context, text in zip(contexts, texts, strict=True) if len(text.encode()) == 2]
+    scores = model.score([(context, text, (TEXTS,) if reads_memories else None) for context, text in kept])
+    assert kept
+    assert all(score.is_greedy for score in scores)
+
+
+def test_a_long_reference_keeps_its_beginning(model: MeasuredModel) -> None:
+    assert model.cut(TEXTS[0]) == TEXTS[0]
+    assert model.cut("x" * 39 + "äöü") == "x" * 39
+    assert model.cut("y" * 1000) == "y" * 40
+
+
+def test_a_context_that_cannot_fit_is_refused(model: MeasuredModel) -> None:
+    with pytest.raises(ValueError, match="the limit is 400"):
+        model.score([(model.context("x" * 500, (), reads_memories=False), " y", None)])
