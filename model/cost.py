@@ -32,20 +32,27 @@ INT4_GROUP = 16
 
 _FLOAT_BYTES = 2
 """bfloat16 numbers, and the float16 scales of int8 and int4."""
-_SELECTION_SHARE = {"causal": Fraction(1, 2), "random": Fraction(0), "value_norm": Fraction(0)}
-"""Part of the full square of attention weights that a rule computes to choose tokens; other rules take all of it."""
+_SELECTION_SHARE = {
+    "reconstruction": Fraction(2),  # the repeat's tokens look at the reference and at themselves
+    "causal": Fraction(1, 2),
+    "random": Fraction(0),
+    "value_norm": Fraction(0),
+}
+"""What a rule computes to choose tokens, in full squares of attention weights; other rules take one."""
 
 
 def write_flop(config: ModelConfig, plan: MemoryPlan, training_tokens: int = TRAINING_TOKENS) -> dict[str, int]:
     """Operations that bring one reference of R tokens into each format, once (paper A.1 to A.3).
 
     "text_rag" is 0: text is only stored. "explicit_memory": the encoding, stopped within the deepest memory layer, and
-    the choice of tokens. "parameters": a lower bound, one training step over the reference, forward and backward.
+    the choice of tokens (selection "reconstruction" encodes a reference twice over). "parameters": a lower bound, one
+    training step over the reference, forward and backward.
     """
     tokens, width = plan.max_reference_tokens, _attention_width(config)
     depth = plan.memory_layers[-1] + 1
-    encode = depth * (tokens * _attention_weights(config) + tokens**2 * width)
-    encode += (depth - 1) * tokens * _mlp_weights(config)
+    run = 2 * tokens if plan.selection == "reconstruction" else tokens
+    encode = depth * (run * _attention_weights(config) + run**2 * width)
+    encode += (depth - 1) * run * _mlp_weights(config)
     choose = len(plan.memory_layers) * tokens**2 * width * _SELECTION_SHARE.get(plan.selection, Fraction(1))
     weights = _attention_weights(config) + _mlp_weights(config)
     train = config.num_layers * tokens * (weights + training_tokens * width)

@@ -73,7 +73,8 @@ def naive_write(
 ) -> ExplicitMemory:
     """The memory of one reference, in float64."""
     model, num_prefix = _Weights(transformer), len(prefix_tokens)
-    hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens)]
+    repeat = reference_tokens if plan.selection == "reconstruction" else ()
+    hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens, *repeat)]
     kept_keys, kept_values, kept_places = [], [], []
     for layer_index in range(plan.memory_layers[-1] + 1):
         layer = model.layer(layer_index)
@@ -83,9 +84,12 @@ def naive_write(
             memory_layer = plan.memory_layers.index(layer_index)
             scored = heads if plan.selection == "causal" else plain
             for kv_head in range(model.num_kv_heads):
-                scores = _scores(
-                    model, plan, scored[num_prefix:], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
-                )
+                if repeat:
+                    scores = _reconstruction_scores(model, plan, heads, num_prefix, kv_head)
+                else:
+                    scores = _scores(
+                        model, plan, scored[num_prefix:], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
+                    )
                 best_first = sorted((-score, place) for place, score in enumerate(scores))
                 places = sorted(place for _, place in best_first[: plan.tokens_per_memory])
                 kept_places.append(torch.tensor(places, dtype=torch.uint8))
@@ -144,7 +148,29 @@ def _scores(
             weights = (keys @ heads[i].queries[head] / math.sqrt(model.head_dim)).softmax(dim=0)
             received[: len(keys)] += weights
         by_head.append(received)
-    group = torch.stack(by_head)
+    return _combined(by_head, plan)
+
+
+def _reconstruction_scores(
+    model: _Weights, plan: MemoryPlan, heads: Sequence[_Heads], num_prefix: int, kv_head: int
+) -> list[float]:
+    """`heads` are of prefix, reference and its repeat, rotated."""
+    num_tokens = (len(heads) - num_prefix) // 2
+    by_head = []
+    for head in range(kv_head * model.group_size, (kv_head + 1) * model.group_size):
+        most = torch.zeros(num_tokens, dtype=torch.float64)
+        for i in range(num_prefix + num_tokens, len(heads)):
+            keys = torch.stack([row.keys[kv_head] for row in heads[: i + 1]])
+            weights = (keys @ heads[i].queries[head] / math.sqrt(model.head_dim)).softmax(dim=0)
+            for j in range(num_tokens):
+                length = heads[num_prefix + j].values[kv_head].norm()
+                most[j] = max(most[j], weights[num_prefix + j] * length)
+        by_head.append(most)
+    return _combined(by_head, plan)
+
+
+def _combined(by_head: Sequence[Tensor], plan: MemoryPlan) -> list[float]:
+    group = torch.stack(list(by_head))
     combined = {"sum": group.sum(dim=0), "max": group.amax(dim=0), "mean": group.mean(dim=0)}[plan.group_combine]
     return [float(x) for x in combined]
 

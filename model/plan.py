@@ -16,7 +16,7 @@ from model.identity import canonical_json
 if TYPE_CHECKING:
     from model.config import ModelConfig
 
-SELECTIONS = ("attention", "causal", "random", "value_norm")
+SELECTIONS = ("attention", "reconstruction", "causal", "random", "value_norm")
 GROUP_COMBINES = ("sum", "max", "mean")
 REFERENCE_TOKENS_LIMIT = 256
 """The place of a kept token in its reference is stored as one byte."""
@@ -36,7 +36,8 @@ class MemoryPlan:
     tokens_per_memory: int
     """S: tokens kept per memory layer and KV head; a shorter reference keeps all it has."""
     selection: str
-    """How tokens are scored: "attention" (unmasked and un-rotated, paper 3.3), "causal", "random" or "value_norm"."""
+    """How tokens are scored: "attention" (unmasked and un-rotated, paper 3.3), "reconstruction" (by a repeat of the
+    reference), "causal", "random" or "value_norm"."""
     group_combine: str
     """How the scores of the query heads of one KV head are combined: "sum", "max" or "mean"."""
     max_reference_tokens: int = 128
@@ -116,6 +117,12 @@ class MemoryPlan:
                 f"plan {self.name!r} needs {smallest_context} positions (max_reference_tokens "
                 f"{self.max_reference_tokens} + query_chunk_tokens {self.query_chunk_tokens}), but the model has "
                 f"{config.max_context_tokens}; lower max_reference_tokens or query_chunk_tokens"
+            )
+        if self.selection == "reconstruction" and 2 * self.max_reference_tokens > config.max_context_tokens:
+            raise ValueError(
+                f"plan {self.name!r} chooses tokens by reconstruction, which runs a reference twice over "
+                f"{2 * self.max_reference_tokens} positions, but the model has {config.max_context_tokens}; "
+                "lower max_reference_tokens or choose another selection"
             )
 
 

@@ -1,6 +1,7 @@
 """Which tokens of a reference its memory keeps, for each memory layer and KV head. Knows no model and no storage.
 
-Shape letters: B references, T padded tokens, K KV heads, G query heads of one KV head, D head dimension, S kept tokens.
+Shape letters: B references, T padded tokens, K KV heads, G query heads of one KV head, D head dimension, S kept tokens,
+P prefix tokens, E all rows that the repeat of a reference sees: P + 2T.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ class EncodedLayer:
     q_rotated_BKGTD: Tensor
     k_rotated_BKTD: Tensor
     v_BKTD: Tensor
+    repeat: Repeat | None = None
+    """Only for selection "reconstruction"."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The same reference once more, run right behind itself: what its copying looks at is what the memory must hold."""
+
+    q_rotated_BKGTD: Tensor
+    k_rotated_BKTD: Tensor
+    k_prefix_KPD: Tensor
+    """The prefix, which the repeat sees too; rotated."""
 
 
 @torch.no_grad()
@@ -35,6 +48,8 @@ def score_tokens(
     """float32 `[B, K, T]`: how much each token deserves to be kept, by `plan.selection`; meaningless for padding.
 
     attention: attention received without mask and without RoPE, so that every place has an equal chance (paper 3.3).
+    reconstruction: the most attention that any token of a repeat of the reference pays to it, times the length of its
+    value: what a model that has to say the reference again would miss most.
     causal: attention received in the encoding itself: rotated and causal, the prefix left out.
     random: by a generator seeded with the reference, so that equal texts keep equal tokens.
     value_norm: length of the value.
@@ -43,6 +58,8 @@ def score_tokens(
     """
     if plan.selection == "attention":
         return combine_group(attention_received(layer.q_BKGTD, layer.k_BKTD, is_token_BT), plan.group_combine)
+    if plan.selection == "reconstruction":
+        return combine_group(needed_to_repeat(layer, is_token_BT), plan.group_combine)
     if plan.selection == "causal":
         received_BKGT = attention_received(layer.q_rotated_BKGTD, layer.k_rotated_BKTD, is_token_BT, causal=True)
         return combine_group(received_BKGT, plan.group_combine)
@@ -65,6 +82,34 @@ def attention_received(q_BKGTD: Tensor, k_BKTD: Tensor, is_token_BT: Tensor, *, 
     weights_BKGTT = scores_BKGTT.masked_fill_(hidden_BTT[:, None, None], -torch.inf).softmax(dim=-1)
     received_BKGT: Tensor = weights_BKGTT.masked_fill_(~is_token_BT[:, None, None, :, None], 0).sum(dim=-2)
     return received_BKGT
+
+
+def needed_to_repeat(layer: EncodedLayer, is_token_BT: Tensor) -> Tensor:
+    """float32 `[B, K, G, T]`: the most that one token of the repeat reads of each token of the reference.
+
+    The repeat's attention is the model's own: one softmax over prefix, reference and the repeat so far.
+    """
+    repeat = layer.repeat
+    assert repeat is not None
+    num_items, _, num_tokens, head_dim = layer.v_BKTD.shape
+    k_prefix_BKPD = repeat.k_prefix_KPD.expand(num_items, -1, -1, -1)
+    k_BKED = torch.cat((k_prefix_BKPD, layer.k_rotated_BKTD, repeat.k_rotated_BKTD), dim=2).float()
+    scores_BKGTE = (repeat.q_rotated_BKGTD.float() * head_dim**-0.5) @ k_BKED.mT[:, :, None]
+    later_TT = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=is_token_BT.device).triu(1)
+    hidden_BTE = torch.cat(
+        (
+            torch.zeros(num_items, num_tokens, k_prefix_BKPD.shape[2], dtype=torch.bool, device=is_token_BT.device),
+            ~is_token_BT[:, None, :].expand(-1, num_tokens, -1),
+            later_TT.expand(num_items, -1, -1),
+        ),
+        dim=2,
+    )
+    weights_BKGTE = scores_BKGTE.masked_fill_(hidden_BTE[:, None, None], -torch.inf).softmax(dim=-1)
+    first = k_prefix_BKPD.shape[2]
+    weights_BKGTT = weights_BKGTE[..., first : first + num_tokens]
+    most_BKGT = weights_BKGTT.masked_fill(~is_token_BT[:, None, None, :, None], 0).amax(dim=-2)
+    needed_BKGT: Tensor = most_BKGT * torch.linalg.vector_norm(layer.v_BKTD.float(), dim=-1)[:, :, None]
+    return needed_BKGT
 
 
 def combine_group(scores_BKGT: Tensor, how: str) -> Tensor:

@@ -2,8 +2,9 @@
 
 Knows token ids, no text; stores nothing.
 
-Shape letters: B references, T packed tokens, W padded tokens, A fused heads, H query heads, K KV heads, G = H/K,
-S kept tokens, D head dimension, L memory layers.
+Shape letters: B references, T packed tokens, R padded tokens of a reference, W of a sequence (R, or 2R where each
+reference stands twice), A fused heads, H query heads, K KV heads, G = H/K, S kept tokens, D head dimension,
+L memory layers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from model.attention import CausalAttention
 from model.memory.explicit_memory import ExplicitMemory
-from model.memory.sparsify import EncodedLayer, most_scored, score_tokens
+from model.memory.sparsify import EncodedLayer, Repeat, most_scored, score_tokens
 from model.packing import PackedLayout
 from model.plan import MemoryPlan
 from model.prefix import PrefixState
@@ -41,10 +42,33 @@ def encode_references(
 
     With gradient where it is enabled: the choice of tokens has none, what is kept of them has.
     """
-    lengths = [len(tokens) for tokens in references]
+    if plan.selection != "reconstruction":
+        return _encode(transformer, plan, prefix, references)
+    if not torch.is_grad_enabled():
+        return _encode(transformer, plan, prefix, references, repeated=True)
+    # The repeats only choose. Kept out of the graph, they cost a pass; in it, they would double the way back as well.
+    with torch.no_grad():
+        chosen = _encode(transformer, plan, prefix, references, repeated=True)
+    return _encode(transformer, plan, prefix, references, places_BLKS=chosen.places_BLKS)
+
+
+def _encode(
+    transformer: Transformer,
+    plan: MemoryPlan,
+    prefix: PrefixState,
+    references: Sequence[Sequence[int]],
+    *,
+    repeated: bool = False,
+    places_BLKS: Tensor | None = None,
+) -> EncodedReferences:
+    """`repeated`: each reference stands twice in its sequence. `places_BLKS`: keep these and choose none."""
+    runs = 2 if repeated else 1
+    lengths = [runs * len(tokens) for tokens in references]
     layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), transformer.device)
-    tokens_T = torch.tensor([token for tokens in references for token in tokens], device=transformer.device)
-    attention = _WritingAttention(transformer, plan, prefix, layout, references)
+    tokens_T = torch.tensor([token for tokens in references for token in [*tokens] * runs], device=transformer.device)
+    attention = _WritingAttention(
+        transformer, plan, prefix, layout, references, repeated=repeated, places_BLKS=places_BLKS
+    )
     transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
     kept = [attention.kept[memory_layer] for memory_layer in range(len(plan.memory_layers))]
     return EncodedReferences(
@@ -114,9 +138,17 @@ class _WritingAttention:
         prefix: PrefixState,
         layout: PackedLayout,
         references: Sequence[Sequence[int]],
+        *,
+        repeated: bool,
+        places_BLKS: Tensor | None,
     ) -> None:
         self._config, self._plan, self._layout, self._references = transformer.config, plan, layout, references
-        self._is_token_BW = layout.is_token()
+        self._prefix, self._repeated, self._places_BLKS = prefix, repeated, places_BLKS
+        lengths_B = torch.tensor([len(tokens) for tokens in references], device=transformer.device)
+        columns_R = torch.arange(max(map(len, references)), device=transformer.device)
+        self._is_token_BR = columns_R < lengths_B[:, None]
+        # Where a repeat stands: right behind its reference. (Columns past a repeat's end are padding, never read.)
+        self._repeat_column_BR = (lengths_B[:, None] + columns_R).clamp(max=layout.width - 1)
         self._causal = CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD)
         # Memory layer -> kept keys and values, and their places. By number: with activation checkpointing a layer is
         # run twice.
@@ -126,21 +158,35 @@ class _WritingAttention:
         """See `model.transformer.AttentionPass`. The last memory layer needs neither output nor MLP (paper A.2)."""
         layers = self._plan.memory_layers
         if layer_index in layers:
-            self._keep(layers.index(layer_index), plain_TAD, rotated_TAD)
+            self._keep(layer_index, plain_TAD, rotated_TAD)
         return None if layer_index == layers[-1] else self._causal.attend(layer_index, plain_TAD, rotated_TAD)
 
-    def _keep(self, memory_layer: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> None:
-        q_BKGWD, k_BKWD, _ = self._split(plain_TAD)
-        q_rotated_BKGWD, k_rotated_BKWD, v_BKWD = self._split(rotated_TAD)
-        layer = EncodedLayer(q_BKGWD, k_BKWD, q_rotated_BKGWD, k_rotated_BKWD, v_BKWD)
-        scores_BKW = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BW)
-        places_BKS = most_scored(scores_BKW, self._is_token_BW, self._plan.tokens_per_memory)
+    def _keep(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> None:
+        memory_layer, num_columns = self._plan.memory_layers.index(layer_index), self._is_token_BR.shape[1]
+        rotated_BAWD = self._layout.pad(rotated_TAD).transpose(1, 2)
+        rotated = self._split(rotated_BAWD[:, :, :num_columns])
+        _, k_rotated_BKRD, v_BKRD = rotated
+        if self._places_BLKS is not None:
+            places_BKS = self._places_BLKS[:, memory_layer].long()
+        else:
+            plain_BAWD = self._layout.pad(plain_TAD).transpose(1, 2)
+            q_BKGRD, k_BKRD, _ = self._split(plain_BAWD[:, :, :num_columns])
+            repeat = self._repeat(layer_index, rotated_BAWD) if self._repeated else None
+            layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
+            scores_BKR = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BR)
+            places_BKS = most_scored(scores_BKR, self._is_token_BR, self._plan.tokens_per_memory)
         index_BKSD = places_BKS[..., None].expand(-1, -1, -1, self._config.head_dim)
-        kv_2BKSD = torch.stack((k_rotated_BKWD.gather(2, index_BKSD), v_BKWD.gather(2, index_BKSD)))
+        kv_2BKSD = torch.stack((k_rotated_BKRD.gather(2, index_BKSD), v_BKRD.gather(2, index_BKSD)))
         self.kept[memory_layer] = (kv_2BKSD, places_BKS)
 
-    def _split(self, fused_TAD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _repeat(self, layer_index: int, rotated_BAWD: Tensor) -> Repeat:
+        index_BARD = self._repeat_column_BR[:, None, :, None].expand(
+            -1, rotated_BAWD.shape[1], -1, rotated_BAWD.shape[3]
+        )
+        q_BKGRD, k_BKRD, _ = self._split(rotated_BAWD.gather(2, index_BARD))
+        return Repeat(q_BKGRD, k_BKRD, self._prefix.kv_2KPD[layer_index][0])
+
+    def _split(self, fused_BARD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config
-        fused_BAWD = self._layout.pad(fused_TAD).transpose(1, 2)
-        q_BHWD, k_BKWD, v_BKWD = fused_BAWD.split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
-        return q_BHWD.unflatten(1, (config.num_kv_heads, -1)), k_BKWD, v_BKWD
+        q_BHRD, k_BKRD, v_BKRD = fused_BARD.split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
+        return q_BHRD.unflatten(1, (config.num_kv_heads, -1)), k_BKRD, v_BKRD

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.memory.sparsify import attention_received, combine_group, most_scored, random_scores
+from model.memory.sparsify import (
+    EncodedLayer,
+    Repeat,
+    attention_received,
+    combine_group,
+    most_scored,
+    needed_to_repeat,
+    random_scores,
+)
 
 
 def _everywhere(num_tokens: int) -> torch.Tensor:
@@ -45,6 +53,19 @@ def test_padding_gives_and_receives_nothing():
     torch.testing.assert_close(padded[..., :3], alone)
     assert padded[..., 3:].abs().max() == 0
     torch.testing.assert_close(alone.sum(-1), torch.full((1, 2, 3), 3.0))
+
+
+def test_what_one_token_of_the_repeat_needs_counts_whatever_the_others_do():
+    """Three tokens of the repeat look at token 0, one at token 1, harder; token 2 has a long value nobody reads."""
+    eye = torch.eye(4)
+    k_BKTD = eye[None, None, :3]
+    q_BKGTD = torch.stack((8 * eye[0], 16 * eye[1], 8 * eye[0]))[None, None, None]
+    nothing_BKTD = torch.zeros(1, 1, 3, 4)
+    repeat = Repeat(q_BKGTD, nothing_BKTD, torch.zeros(1, 0, 4))
+    v_BKTD = torch.ones(1, 1, 3, 4) * torch.tensor([1.0, 1, 3])[:, None]
+    layer = EncodedLayer(q_BKGTD, k_BKTD, q_BKGTD, k_BKTD, v_BKTD, repeat)
+    needed = needed_to_repeat(layer, _everywhere(3))[0, 0, 0]
+    assert needed[1] > needed[0] > needed[2]
 
 
 @pytest.mark.parametrize(("how", "expected"), [("sum", [3.0, 5]), ("max", [2.0, 5]), ("mean", [1.5, 2.5])])

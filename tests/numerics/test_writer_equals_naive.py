@@ -5,6 +5,7 @@ import torch
 
 from model.memory.writer import MemoryWriter
 from model.naive import naive_write
+from model.plan import SELECTIONS
 from model.prefix import encode_prefix
 from tests.helpers.tiny_model import PREFIX_TOKENS, random_tokens, tiny_plan, tiny_transformer
 
@@ -12,7 +13,7 @@ LENGTHS = (1, 3, 6, 7, 30, 64)
 """Shorter than the six tokens a memory keeps, exactly as long, longer."""
 
 
-@pytest.mark.parametrize("selection", ["attention", "causal", "random", "value_norm"])
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("group_combine", ["sum", "max", "mean"])
 def test_batch_equals_naive(selection: str, group_combine: str):
     transformer = tiny_transformer()

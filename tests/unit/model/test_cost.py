@@ -87,8 +87,9 @@ class TestOtherShapes:
     def test_a_selection_costs_what_it_looks_at(self) -> None:
         costs = {
             rule: write_flop(CONFIG, replace(PLAN, selection=rule))["explicit_memory"]
-            for rule in ("attention", "causal", "random", "value_norm")
+            for rule in ("attention", "causal", "random", "value_norm", "reconstruction")
         }
+        assert costs["reconstruction"] > costs["attention"] + costs["random"]
         assert costs["random"] == costs["value_norm"]
         assert costs["attention"] - costs["random"] == 2 * (costs["causal"] - costs["random"])
 
