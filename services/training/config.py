@@ -89,6 +89,9 @@ class Losses(_Section):
     memory_distillation: float = Field(default=0.0, ge=0, description="KL to the teacher for these.")
     other_cross_entropy: float = Field(default=0.0, ge=0, description="Of all other answers.")
     other_distillation: float = Field(default=1.0, ge=0, description="KL to the teacher for these.")
+    teacher_reads: Literal["all", "gold"] = Field(
+        default="all", description="References that the teacher of `memory` reads; gold: those that hold the answer."
+    )
     teacher: Literal["base", "self"] = Field(
         default="base", description="The model without its adapter, or as it is, without gradient."
     )
@@ -100,6 +103,12 @@ class BatchOptions(_Section):
     items: int = Field(default=4, ge=1, description="Items of a step.")
     references: int = Field(default=5, ge=1, description="References of an item.")
     accumulation: int = Field(default=1, ge=1, description="Pieces a step's items are run in, one after the other.")
+    pool: int = Field(
+        default=1,
+        ge=1,
+        description="Items of one source and kind that share their references: each reads its own gold one and the "
+        "others' as distractors, so a step writes one reference for each item. 1: every item brings its own.",
+    )
 
 
 class EvaluationOptions(_Section):
@@ -145,9 +154,10 @@ class TrainingConfig(_Section):
                 "losses.teacher is 'base', but full fine-tuning keeps no base; say teacher = \"self\", or set both "
                 "distillation weights to 0"
             )
-        if self.batch.items % self.batch.accumulation:
+        if self.batch.items % (self.batch.accumulation * self.batch.pool):
             raise ValueError(
-                f"batch.items is {self.batch.items}, no multiple of batch.accumulation {self.batch.accumulation}"
+                f"batch.items is {self.batch.items}, no multiple of batch.accumulation {self.batch.accumulation} times "
+                f"batch.pool {self.batch.pool}"
             )
         if self.stage == "warmup" and self.method == "lora":
             raise ValueError("stage 'warmup' trains all weights; say method = \"full\"")

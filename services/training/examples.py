@@ -48,9 +48,14 @@ class ExampleBuilder:
         references = tuple(tokens for tokens in encoded if tokens)
         tokens = (*self._opening.tokens(reads_memories=True), *self._tokenizer.encode(item.prompt), *answer)
         chunks = -(-len(tokens) // self._plan.query_chunk_tokens)
-        teacher = self._plain(item.references, item.prompt, answer) if mode == "memory" else none
+        teacher = self._plain(self._taught(item), item.prompt, answer) if mode == "memory" else none
         reads = (tuple(range(len(references))),) * chunks
         return Example(mode, self._context(mode, tokens, reads, teacher, len(answer)), references)
+
+    def _taught(self, item: Item) -> Sequence[str]:
+        """What the teacher of a context with memories reads."""
+        gold_alone = self._losses is not None and self._losses.teacher_reads == "gold" and item.gold
+        return [item.references[place] for place in item.gold] if gold_alone else item.references
 
     def _plain(self, references: Sequence[str], prompt: str, answer: tuple[int, ...]) -> tuple[int, ...]:
         text = references_as_text(references) + prompt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from model.training.batch import Batch
 from services.datasets import registry
@@ -23,6 +24,12 @@ class MixedSource:
     ) -> None:
         """`pools`: items of each of `config.sources`. `tokens`: choices of tokens per memory."""
         self._config, self._builder, self._pools, self._tokens = config, builder, pools, tuple(tokens)
+        self._by_kind: list[dict[str, list[Item]]] = []
+        for pool in pools:
+            kinds: dict[str, list[Item]] = {}
+            for item in pool:
+                kinds.setdefault(item.kind, []).append(item)
+            self._by_kind.append(kinds)
 
     def pieces(self, step: int, rank: int, world: int) -> Sequence[Batch]:
         """See `services.training.ports.BatchSource`."""
@@ -31,7 +38,7 @@ class MixedSource:
         size = config.batch.items // num_pieces
         draw = random.Random(f"memory3 step {config.seed} {step}")
         tokens_per_memory = draw.choice(self._tokens)
-        chosen = [self._draw(draw) for _ in range(config.batch.items)]
+        chosen = [one for _ in range(config.batch.items // config.batch.pool) for one in self._draw(draw)]
         pieces = []
         for piece in range(config.batch.accumulation):
             start = (piece * world + rank) * size
@@ -39,14 +46,40 @@ class MixedSource:
             pieces.append(batch_of(examples, tokens_per_memory))
         return pieces
 
-    def _draw(self, draw: random.Random) -> tuple[Item, Mode]:
+    def _draw(self, draw: random.Random) -> list[tuple[Item, Mode]]:
+        """The items of one pool, of one source and kind."""
         config = self._config
         source = draw.choices(range(len(self._pools)), weights=[source.share for source in config.sources])[0]
-        item = draw.choice(self._pools[source])
-        shares: dict[Mode, float] = {mode: getattr(config.modes, mode) for mode in MODES}
-        if not item.wrong_references:
-            shares["wrong"] = 0.0
-        return item, draw_mode(draw, shares)
+        first = draw.choice(self._pools[source])
+        items = [first]
+        if config.batch.pool > 1:
+            kin = self._by_kind[source][first.kind]
+            items = share_references(draw.choices(kin, k=config.batch.pool), config.batch.references, draw)
+        drawn = []
+        for item in items:
+            shares: dict[Mode, float] = {mode: getattr(config.modes, mode) for mode in MODES}
+            if not item.wrong_references:
+                shares["wrong"] = 0.0
+            drawn.append((item, draw_mode(draw, shares)))
+        return drawn
+
+
+def share_references(items: Sequence[Item], references: int, draw: random.Random) -> list[Item]:
+    """The same items, each with its own gold references among the others' as distractors: `references` at most.
+
+    Its wrong references are the others'. A reference that holds an item's answer is no distractor for it.
+    """
+    golds = list(dict.fromkeys(item.references[place] for item in items for place in item.gold))
+    shared = []
+    for item in items:
+        own = [item.references[place] for place in item.gold][:references]
+        answers = [answer.casefold() for answer in item.accepted]
+        others = [text for text in golds if text not in own and not any(a in text.casefold() for a in answers)]
+        chosen = own + draw.sample(others, min(len(others), references - len(own)))
+        draw.shuffle(chosen)
+        gold = tuple(place for place, text in enumerate(chosen) if text in own)
+        shared.append(replace(item, references=tuple(chosen), gold=gold, wrong_references=tuple(others[:references])))
+    return shared
 
 
 def load_pool(source: Source, *, seed: int, references: int) -> list[Item]:

@@ -1,0 +1,40 @@
+"""Items that share their references: one reference for each item, and never the answer among the distractors."""
+
+from __future__ import annotations
+
+import random
+
+from services.datasets.item import Item
+from services.training.sources import share_references
+
+
+def _item(number: int, answer: str) -> Item:
+    return Item(
+        item_id=str(number),
+        kind="towers",
+        prompt=f"The builder of tower {number} is",
+        answer=f" {answer}",
+        references=("a distractor", f"Tower {number} was built by {answer}.", "another"),
+        gold=(1,),
+        wrong_references=("of another item",),
+        accepted=(answer,),
+    )
+
+
+def test_each_reads_its_own_and_the_others() -> None:
+    items = [_item(number, name) for number, name in enumerate(("Ada", "Bo", "Cy", "Di", "Ed"))]
+    shared = share_references(items, 5, random.Random(1))
+    texts = {item.references[1] for item in items}
+    for item, before in zip(shared, items, strict=True):
+        assert set(item.references) == texts
+        assert [item.references[place] for place in item.gold] == [before.references[1]]
+        assert set(item.wrong_references) == texts - {before.references[1]}
+
+
+def test_a_reference_that_holds_the_answer_is_no_distractor_and_limits_hold() -> None:
+    items = [_item(1, "Ada"), _item(2, "ADA"), *(_item(number, f"name{number}") for number in range(3, 9))]
+    shared = share_references(items, 3, random.Random(2))
+    for item in shared:
+        assert len(item.references) == 3
+        holders = [text for text in item.references if item.accepted[0].casefold() in text.casefold()]
+        assert holders == [item.references[item.gold[0]]]
