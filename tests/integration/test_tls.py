@@ -31,8 +31,10 @@ class Servicer(memory_pb2_grpc.MemoryServiceServicer):
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
+        self.peers: set[str] = set()
 
     async def Stat(self, request: memory_pb2.StatRequest, context: Any) -> memory_pb2.StatResponse:
+        self.peers.add(context.peer())
         return memory_pb2.StatResponse()
 
     async def BatchGet(
@@ -167,6 +169,25 @@ def _copies(pair: Pair, folder: Path) -> tuple[str, str]:
     for path in (pair.cert, pair.key):
         (folder / f"copy-{path.name}").write_bytes(path.read_bytes())
     return str(folder / f"copy-{pair.cert.name}"), str(folder / f"copy-{pair.key.name}")
+
+
+async def test_calls_go_on_across_the_end_of_a_connection(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.common.server._TLS_CONNECTION_MS", 100)
+    pair = authority.issue("server")
+    servicer = Servicer()
+    async with serving(servicer, tls_cert=pair.cert, tls_key=pair.key) as running:
+        async with (
+            MemoryClient(running.address, retry=False, security=trusting(authority)) as client,
+            asyncio.timeout(30),
+        ):
+            stream = client.batch_get("bank", FINGERPRINT, [REFERENCE])
+            await anext(stream)
+            while len(servicer.peers) < 3:
+                await client.stat("bank", FINGERPRINT, [REFERENCE])
+            servicer.release.set()
+            assert [item.reference_id async for item in stream] == [REFERENCE]
 
 
 async def test_the_health_port_is_plain_and_has_health_only(authority: Authority) -> None:

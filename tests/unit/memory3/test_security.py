@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from memory3.channel import open_channel
 from memory3.client import Client
+from memory3.memory import MemoryClient
 from memory3.rights import Right
 from memory3.security import PLAIN, SYSTEM, ChannelSecurity, SecurityError, is_loopback
 from memory3.tokens import PREFIX, TokenEntry, digest, new_token, parse_entry
 from memory3.watched_files import WatchedFiles
 from tests.helpers.certificates import Authority
+from tests.helpers.recording_servicer import Hold, recording_server
+from tests.helpers.waiting import until
 
 HASH = digest("a token")
 LINE = '{"name": "ci", "sha256": "%s", "rights": %s}'
@@ -135,6 +139,23 @@ def test_the_variables_of_the_command_line() -> None:
     assert ChannelSecurity.from_environment({}) == PLAIN
     with pytest.raises(SecurityError, match="MEMORY3_TOKEN_PLAIN='perhaps'"):
         ChannelSecurity.from_environment({"MEMORY3_TOKEN_PLAIN": "perhaps"})
+
+
+@pytest.mark.parametrize("call", ["unary", "stream"])
+async def test_a_cancelled_call_with_a_token_reaches_the_server(call: str) -> None:
+    async with recording_server() as server:
+        async with MemoryClient(server.address, security=ChannelSecurity(token="t")) as client:
+            server.reply("MemoryService/Stat" if call == "unary" else "MemoryService/BatchGet", Hold())
+            coroutine = (
+                client.stat("bank", "f" * 32, ["a" * 32])
+                if call == "unary"
+                else anext(client.batch_get("bank", "f" * 32, ["a" * 32]))
+            )
+            task = asyncio.create_task(coroutine)
+            await until(lambda: bool(server.calls), "the call arrives")
+            task.cancel()
+            async with asyncio.timeout(10):
+                await server.calls[0].cancelled.wait()
 
 
 class TestEntries:
