@@ -1,0 +1,112 @@
+"""Training runs of the tiny model: what they leave, that they go on exactly after a kill, that two processes equal one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.adapter import adapter_plan, merge_adapter, read_factors
+from model.checkpoint import load_transformer
+from tests.helpers.training_runs import command, curves, run, run_here, start, write_config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps in one go; its folder lies beside config and model."""
+    folder = tmp_path_factory.mktemp("training")
+    run_here(command(write_config(folder), folder / "whole"))
+    return folder
+
+
+def test_a_run_leaves_curves_and_an_adapter(finished: Path) -> None:
+    out = finished / "whole"
+    lines = curves(out)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5, 6]
+    assert all("loss" in line for line in lines[1:])
+    measured = [line["step"] for line in lines if "eval/fiction/memory/4" in line]
+    assert measured == [0, 3, 6]
+    assert {"eval/fiction/none", "eval/fiction/rag", "eval/fiction/wrong/6"} <= set(lines[0])
+    assert adapter_plan(out / "adapter").tokens_per_memory == 4
+    merge_adapter(load_transformer(finished / "model"), out / "adapter")
+    assert (out / "curves.png").stat().st_size > 1000
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(finished: Path, tmp_path: Path) -> None:
+    arguments = command(finished / "config.toml", tmp_path / "killed")
+    process = start(arguments)
+    deadline = time.monotonic() + 120
+    while len(curves_if_whole(tmp_path / "killed")) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    run_here([*arguments, "--resume"])
+    assert curves(tmp_path / "killed") == curves(finished / "whole")
+    resumed, whole = (read_factors(folder / "adapter") for folder in (tmp_path / "killed", finished / "whole"))
+    assert all(torch.equal(a, b) for name in whole for a, b in zip(resumed[name], whole[name], strict=True))
+
+
+def curves_if_whole(out: Path) -> list[dict[str, float]]:
+    """No line while one is just being written."""
+    try:
+        return curves(out)
+    except ValueError:
+        return []
+
+
+def test_stopped_early_it_goes_on_too(finished: Path, tmp_path: Path) -> None:
+    arguments = command(finished / "config.toml", tmp_path / "stopped")
+    run_here([*arguments, "--steps", "3"])
+    assert len(curves(tmp_path / "stopped")) == 4
+    assert "holds a run already" in run_here(arguments, code=1)
+    run_here([*arguments, "--resume"])
+    assert curves(tmp_path / "stopped") == curves(finished / "whole")
+
+
+@pytest.mark.slow  # two processes that import torch, and their rendezvous
+def test_two_processes_equal_one_with_all_items(finished: Path, tmp_path: Path) -> None:
+    run(command(finished / "config.toml", tmp_path / "two", processes=2))
+    two, one = (read_factors(folder / "adapter") for folder in (tmp_path / "two", finished / "whole"))
+    for name, (down_RI, up_OR) in one.items():
+        torch.testing.assert_close(two[name][0], down_RI, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(two[name][1], up_OR, atol=1e-4, rtol=1e-3)
+
+
+def test_accumulated_pieces_equal_one_batch(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(finished / "model")
+    (tmp_path / "plan.json").symlink_to(finished / "plan.json")
+    run_here(command(write_config(tmp_path, accumulation=2), tmp_path / "pieces"))
+    pieces, whole = (curves(folder) for folder in (tmp_path / "pieces", finished / "whole"))
+    assert [line["loss"] for line in pieces[1:]] == pytest.approx([line["loss"] for line in whole[1:]], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[2]", "[2]"), ""),
+        (('name = "fiction"', 'name = "friction"'), "no set 'friction'"),
+        (("model = ", "model = 'nowhere' #"), "model directory nowhere has no readable config.json"),
+        (("tokens_per_memory = [4, 6]", "tokens_per_memory = [400]"), "tokens_per_memory is 400"),
+        (("rank = 2", "rank = 2\nfirst_layer = 4"), "the model's last layer is 3"),
+    ],
+    ids=["fits", "set", "model", "plan", "layer"],
+)
+def test_what_cannot_be_is_said_before_any_step(
+    finished: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text((finished / "config.toml").read_text().replace(*change))
+    output = run_here(command(config, tmp_path / "out", "--dry-run"), code=1 if message else 0)
+    assert (message or "6 steps take") in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_on_with_its_own_config_only(finished: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text((finished / "config.toml").read_text().replace("learning_rate = 0.01", "learning_rate = 0.1"))
+    assert "was begun with another optimizer" in run_here(command(config, finished / "whole", "--resume"), code=1)

@@ -1,0 +1,50 @@
+"""Config files: presets are good, bad ones are refused with the key named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.training.config import PRESETS, ConfigError, read_config
+
+SMALL = 'steps = 3\n[[sources]]\nname = "fiction"\nshare = 1\n'
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml")))
+def test_the_presets_can_be_read(name: str) -> None:
+    assert read_config(name).steps > 0
+
+
+def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    config = read_config(str(path))
+    assert (config.method, config.batch.items, config.losses.memory_cross_entropy) == ("lora", 4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = 3", "sources: Field required"),
+        ("stepps = 3\n" + SMALL, "stepps: Extra inputs"),
+        (SMALL + "[batch]\nitem = 2", "batch.item: Extra inputs"),
+        (SMALL + "[batch]\nitems = 3\naccumulation = 2", "no multiple of batch.accumulation 2"),
+        (SMALL.replace("steps = 3", "steps = 0"), "steps: Input should be greater"),
+        (SMALL + '[adapter]\ntargets = ["head"]', "targets has head"),
+        (SMALL + "[modes]\nmemory = 0\nwrong = 0\nrag = 0\nnone = 0", "all modes have share 0"),
+        ('method = "full"\n' + SMALL, "keeps no base"),
+        ('stage = "warmup"\n' + SMALL, "trains all weights"),
+        ("steps = ", "is not TOML"),
+    ],
+)
+def test_a_bad_config_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(str(path))
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="cpu, gpu"):
+        read_config("tpu")
