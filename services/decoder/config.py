@@ -31,7 +31,10 @@ class DecoderSettings(ServerSettings, CallerSettings):
     cache_dir: Path = Field(
         Path("~/.cache/memory3"), description="Folder that holds the converted model; ~ is the home directory."
     )
-    plan: str = Field("smollm2-135m", description="Memory plan: name of a preset, or path of a JSON file.")
+    adapter: str = Field("", description="Folder of an adapter to merge into the model; empty for none.")
+    plan: str = Field(
+        "", description="Memory plan: preset or JSON file; empty: the adapter's, else the preset smollm2-135m."
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of weights and cache.")
     device: str = Field("auto", description='Torch device; "auto" takes cuda where there is one, else cpu.')
     torch_threads: int = Field(0, ge=0, description="CPU threads of one worker's torch; 0 leaves torch's default.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from memory3.types import DecoderInfo
+from model.adapter import PLAN_FILE, adapter_plan, merge_adapter, read_adapter_config
 from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
@@ -16,6 +17,7 @@ from model.config import ModelConfig
 from model.directory import locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.memory.writer import MemoryWriter
+from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.runner import ModelRunner
 from model.tokenizer import Tokenizer
@@ -24,6 +26,7 @@ from services.decoder.model_bundle import ModelBundle
 
 log = logging.getLogger(__name__)
 
+DEFAULT_PLAN = "smollm2-135m"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -33,10 +36,12 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     directory = model_directory(settings)
-    plan = read_plan(settings.plan)
+    plan = plan_of(settings)
     tokenizer = Tokenizer.load(directory)
     dtype = _DTYPES[settings.dtype]
     transformer = load_transformer(directory, dtype, _device(settings.device))
+    # Before anything is encoded: what is computed with the base's weights is not the adapted model's.
+    adapter = f"+{merge_adapter(transformer, _adapter(settings))}" if settings.adapter else ""
     runner = ModelRunner(
         transformer,
         plan,
@@ -46,7 +51,12 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
     )
     codec = CodecChain.from_plan(plan)
     fingerprint = model_fingerprint(
-        weights_digest(directory), tokenizer.digest, plan, MEMORY_LAYOUT_VERSION, settings.dtype, codec.describe()
+        weights_digest(directory) + adapter,
+        tokenizer.digest,
+        plan,
+        MEMORY_LAYOUT_VERSION,
+        settings.dtype,
+        codec.describe(),
     )
     log.info("model %s loaded in %.1f s, fingerprint %s", directory, time.monotonic() - began, fingerprint)
     return ModelBundle(
@@ -65,8 +75,23 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
 def check_model(settings: DecoderSettings) -> None:
     """Raises as `load_model` for what shows without loading; converts the weights package where needed."""
     directory = model_directory(settings)
-    read_plan(settings.plan).validate(read_config(directory))
+    if settings.adapter:
+        read_adapter_config(_adapter(settings))
+    plan_of(settings).validate(read_config(directory))
     Tokenizer.load(directory)
+
+
+def plan_of(settings: DecoderSettings) -> MemoryPlan:
+    """The plan that is asked for; else the one the adapter was trained under; else the default. Raises ValueError."""
+    if settings.plan:
+        return read_plan(settings.plan)
+    if settings.adapter and (_adapter(settings) / PLAN_FILE).is_file():
+        return adapter_plan(_adapter(settings))
+    return read_plan(DEFAULT_PLAN)
+
+
+def _adapter(settings: DecoderSettings) -> Path:
+    return Path(settings.adapter).expanduser()
 
 
 def model_directory(settings: DecoderSettings) -> Path:

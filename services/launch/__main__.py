@@ -36,7 +36,7 @@ def say(text: str) -> None:
     type=click.Choice(["ray", "local"]),
     help="Decoder workers on Ray Serve, or in one process.  [default: ray]",
 )
-@click.option("--plan", help="Memory plan: preset or JSON file.  [default: smollm2-135m]")
+@click.option("--plan", help="Memory plan: preset or JSON file.  [default: the adapter's, else smollm2-135m]")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16"]),

@@ -44,7 +44,9 @@ class LaunchSettings(BaseSettings):
         7301, ge=0, le=65533, description="Port of retrieval; memory and decoder take the next two. 0: three free ones."
     )
     backend: Literal["ray", "local"] = Field("ray", description="Where decoder workers run: Ray Serve, or one process.")
-    plan: str = Field("smollm2-135m", description="Memory plan: name of a preset, or path of a JSON file.")
+    plan: str = Field(
+        "", description="Memory plan: preset or JSON file; empty: the adapter's, else the preset smollm2-135m."
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Number format of the model; auto: bfloat16 where the processor has it, else float32.",

@@ -1,4 +1,4 @@
-"""Training runs of the tiny model: what they leave, that they go on exactly after a kill, that two processes equal one."""
+"""Training runs of the tiny model: their result, exact resumption after a kill, and two processes against one."""
 
 from __future__ import annotations
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model import directory
+from model.adapter import AdapterConfig, base_digest, save_adapter
+from model.checkpoint import load_transformer
 from model.gguf_import import MissingWeightsPackageError
+from model.training.lora import TARGETS, adapter_factors, add_adapter
 from services.decoder.config import DecoderSettings
-from services.decoder.loading import load_model
+from services.decoder.loading import check_model, load_model
 from services.decoder.model_bundle import ModelBundle
 from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
 
@@ -45,6 +49,47 @@ def test_a_damaged_plan_file_is_refused(settings: DecoderSettings, tmp_path: Pat
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"surprise": 1}))
     with pytest.raises(ValueError, match="unknown fields"):
         load_model(settings.model_copy(update={"plan": str(tmp_path / "plan.json")}))
+
+
+def adapter_folder(path: Path, model_directory: Path) -> Path:
+    """An adapter of the model with random factors, trained under a plan of 4 tokens."""
+    transformer = load_transformer(model_directory)
+    add_adapter(transformer, rank=2, alpha=4)
+    factors = adapter_factors(transformer)
+    for _, up_OR in factors.values():
+        up_OR.data.fill_(0.05)
+    path.mkdir()
+    save_adapter(
+        path,
+        factors,
+        AdapterConfig(2, 4.0, TARGETS, "tiny", base_digest(transformer)),
+        tiny_plan(name="adapted", tokens_per_memory=4),
+    )
+    return path
+
+
+def test_an_adapter_is_merged_brings_its_plan_and_is_part_of_the_fingerprint(
+    settings: DecoderSettings, model: ModelBundle, tmp_path: Path
+) -> None:
+    folder = adapter_folder(tmp_path / "adapter", Path(settings.model))
+    adapted = load_model(settings.model_copy(update={"adapter": str(folder), "plan": ""}))
+    assert adapted.plan.name == "adapted"
+    (tmp_path / "plan.json").write_text(adapted.plan.to_json())
+    base = load_model(settings.model_copy(update={"plan": str(tmp_path / "plan.json")}))
+    assert base.fingerprint != adapted.fingerprint
+    of_both = [bundle.runner.transformer.layers[0].qkv_AC for bundle in (base, adapted)]
+    assert not torch.equal(*of_both)
+
+
+def test_an_adapter_of_another_base_is_refused(settings: DecoderSettings, tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "adapter", tiny_model_directory(tmp_path / "other", seed=1))
+    with pytest.raises(ValueError, match="trained on other weights"):
+        load_model(settings.model_copy(update={"adapter": str(folder)}))
+
+
+def test_a_missing_adapter_shows_before_anything_is_loaded(settings: DecoderSettings) -> None:
+    with pytest.raises(ValueError, match="give the folder of a PEFT adapter"):
+        check_model(settings.model_copy(update={"adapter": "no/such/adapter"}))
 
 
 def test_the_fingerprint_is_of_weights_plan_and_dtype(
