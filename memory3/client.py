@@ -8,7 +8,7 @@ from typing import Self
 
 from memory3.decoder import DecoderClient
 from memory3.errors import UnknownBankError
-from memory3.memory import MemoryClient
+from memory3.memory_pool import open_memory
 from memory3.retrieval import RetrievalClient
 from memory3.security import PLAIN, ChannelSecurity
 from memory3.types import DeleteResult
@@ -37,7 +37,7 @@ class Client:
         security: ChannelSecurity = PLAIN,
     ) -> None:
         self.retrieval = RetrievalClient(retrieval, retry=retry, security=security)
-        self.memory = MemoryClient(memory, retry=retry, security=security)
+        self.memory = open_memory(memory, retry=retry, security=security)
         self.decoder = DecoderClient(decoder, retry=retry, security=security)
 
     async def delete_documents(self, bank: str, document_ids: Sequence[str]) -> tuple[DeleteResult, int]:

@@ -10,7 +10,7 @@ import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from memory3.memory import MemoryClient
+from memory3.memory_pool import open_memory
 from memory3.retrieval import RetrievalClient
 from model.engine.engine import Engine, EngineOptions
 from model.tokenizer import IncrementalDetokenizer
@@ -67,8 +67,8 @@ def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
     # A recall has a tight deadline and a fallback; a write has neither, so its client retries.
     security = settings.security
     retrieval = RetrievalClient(settings.retrieval_address, retry=False, security=security)
-    memory = MemoryClient(settings.memory_address, retry=False, security=security)
-    patient_memory = MemoryClient(settings.memory_address, security=security)
+    memory = open_memory(settings.memory_address, retry=False, security=security)
+    patient_memory = open_memory(settings.memory_address, security=security)
     slow_s, fetch_s = settings.tier_slow_ms / 1000, settings.fetch_timeout_ms / 1000
     retrieval_breaker = CircuitBreaker(
         "retrieval", functools.partial(retrieval.list_banks, timeout=slow_s), slow_after_s=slow_s

@@ -17,7 +17,7 @@ import click
 from memory3 import semconv, telemetry
 from memory3.decoder import DecoderClient
 from memory3.errors import Memory3Error
-from memory3.memory import MemoryClient
+from memory3.memory_pool import open_memory
 from memory3.retrieval import RetrievalClient
 from memory3.security import ChannelSecurity, SecurityError
 from memory3.types import DecoderInfo
@@ -142,7 +142,7 @@ async def _ingest(
     settings = options.settings
     async with (
         RetrievalClient(settings.retrieval, security=options.security) as index,
-        MemoryClient(settings.memory, security=options.security) as store,
+        open_memory(settings.memory, security=options.security) as store,
         DecoderClient(settings.decoder, security=options.security) as writer,
     ):
         await _reach("retrieval", settings.retrieval, settings.connect_seconds, partial(index.list_banks, timeout=5.0))

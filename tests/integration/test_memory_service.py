@@ -21,6 +21,7 @@ from memory3.errors import (
     ModelMismatchError,
 )
 from memory3.memory import MemoryClient
+from memory3.memory_pool import MemoryPool
 from memory3.types import FetchedRecord, FetchStatus, MemoryEntry, Tier
 from services.common.config import ServerSettings
 from services.common.server import running_server
@@ -50,10 +51,17 @@ async def core(folder: Path) -> AsyncIterator[MemoryCore]:
     await store.close()
 
 
-@pytest.fixture
-async def client(core: MemoryCore) -> AsyncIterator[MemoryClient]:
-    async with running_server(ServerSettings(port=0, drain_seconds=0.2), mounts(core)) as server:
-        async with MemoryClient(server.address) as memory:
+@pytest.fixture(params=["one address", "two pods"])
+async def client(core: MemoryCore, request: pytest.FixtureRequest) -> AsyncIterator[MemoryClient]:
+    """Both clients of the tier, held to the same promises."""
+    settings = ServerSettings(port=0, drain_seconds=0.2)
+    async with running_server(settings, mounts(core)) as server, running_server(settings, mounts(core)) as other:
+
+        async def resolve(_: str, __: int) -> list[str]:
+            return [server.address, other.address]
+
+        one = request.param == "one address"
+        async with MemoryClient(server.address) if one else MemoryPool(server.address, resolve=resolve) as memory:
             yield memory
 
 
