@@ -63,6 +63,11 @@ fmt: $(VENV)/.installed-dev ## Mend what `make check` says about lint and format
 proto: $(VENV)/.installed-dev ## Generate memory3/api from protos/
 	$(BIN)/python tools/generate_stubs.py
 
+.PHONY: chart-docs
+chart-docs: $(VENV)/.installed-dev ## Write the chart's schema, README and example renders anew
+	$(BIN)/python tools/generate_chart_docs.py
+	$(BIN)/python tools/chart.py
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some fifteen minutes)
 	$(BIN)/python -m bench.generation

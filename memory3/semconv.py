@@ -101,5 +101,6 @@ METRIC_STORE_DOWN: Final = ("memory3.memory.store.down", "{store}", "1 while the
 METRIC_EMBED_BATCH: Final = ("memory3.retrieval.embed.batch", "{text}", "Texts in one batch of the embedder")
 METRIC_EMBED_QUEUE: Final = ("memory3.retrieval.embed.queue", "{text}", "Texts waiting for the embedder")
 METRIC_SEARCH: Final = ("memory3.retrieval.search.duration", "s", "One search of the index")
+METRIC_CALLS: Final = ("memory3.calls.in_flight", "{call}", "Calls being served")
 METRIC_ERRORS: Final = ("memory3.errors", "{error}", "Failed calls, by reason")
 METRIC_WRITTEN: Final = ("memory3.write.references", "{reference}", "References written, by status")

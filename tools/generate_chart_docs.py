@@ -66,6 +66,7 @@ FRAGMENTS: Mapping[str, dict[str, Any]] = {
         },
     },
     "components.decoder.mode": {"enum": ["ray", "local"]},
+    "components.decoder.ray.auth": {"enum": ["token", "disabled"]},
     "components.decoder.ray.upgradeStrategy": {"enum": ["NewCluster", "None"]},
     "components.decoder.ray.worker.cpus": {"type": "number", "minimum": 0},
     "components.decoder.ray.worker.gpus": {"type": "number", "minimum": 0},
@@ -105,6 +106,7 @@ FREE = (
     "*.podAnnotations",
     "*.annotations",
     "*.labels",
+    "*.collector",
 )
 """Objects of Kubernetes' own: passed on as they are."""
 

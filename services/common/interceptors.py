@@ -27,6 +27,7 @@ from memory3.telemetry import meter
 
 log = logging.getLogger(__name__)
 _errors = meter.create_counter(*semconv.METRIC_ERRORS)
+_calls = meter.create_up_down_counter(*semconv.METRIC_CALLS)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -124,9 +125,11 @@ class _Permit:
                 retry_after_ms=200,
             )
         self._owner._free -= 1
+        _calls.add(1)
 
     def __exit__(self, *_: object) -> None:
         self._owner._free += 1
+        _calls.add(-1)
 
 
 def _as_ours(error: BaseException) -> BaseException:

@@ -9,6 +9,7 @@ from memory3.api.decoder.v1 import decoder_pb2, decoder_pb2_grpc
 from services.common import logs
 from services.common.config import load
 from services.common.server import Mount, serve_forever
+from services.common.signals import end_at_sigterm
 from services.decoder.assembly import build_worker
 from services.decoder.config import DecoderSettings
 from services.decoder.core import DecoderCore
@@ -55,6 +56,7 @@ async def serve(settings: DecoderSettings) -> None:
 
 def main() -> None:
     """Entry point."""
+    end_at_sigterm()
     settings = load(DecoderSettings)
     logs.start(semconv.SERVICE_DECODER, settings.log_level)
     stop_telemetry = telemetry.start(semconv.SERVICE_DECODER)

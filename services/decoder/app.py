@@ -14,6 +14,7 @@ from ray import serve
 from memory3 import semconv, telemetry
 from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, WriteResult
 from services.common import logs
+from services.common.config import load
 from services.decoder.assembly import build_worker
 from services.decoder.config import DecoderSettings
 from services.decoder.ports import Carrier
@@ -61,6 +62,17 @@ class WorkerReplica:
     async def __del__(self) -> None:
         await self._worker.stop()
         self._stop_telemetry()
+
+
+def build(_: dict[str, str]) -> serve.Application:
+    """What KubeRay deploys (import_path services.decoder.app:build): the application of this process's environment.
+
+    Raises ValueError, which shows in the state of the RayService, for settings that are wrong.
+    """
+    try:
+        return application(load(DecoderSettings))
+    except SystemExit as error:
+        raise ValueError("wrong MEMORY3_DECODER_ settings; the log of this Ray node names each") from error
 
 
 def application(settings: DecoderSettings) -> serve.Application:

@@ -55,7 +55,10 @@ class DecoderSettings(ServerSettings, CallerSettings):
     )
 
     retrieval_address: str = Field("127.0.0.1:7301", description="host:port of the retrieval tier.")
-    memory_address: str = Field("127.0.0.1:7302", description="host:port of the memory tier.")
+    memory_address: str = Field(
+        "127.0.0.1:7302",
+        description="host:port of the memory tier; rendezvous:host:port shares keys out over all addresses of host.",
+    )
     recall_deadline_ms: int = Field(
         1500,
         ge=0,
@@ -88,6 +91,11 @@ class DecoderSettings(ServerSettings, CallerSettings):
 
     ray_address: str = Field(
         "", description='Ray cluster to join ("auto", host:port); empty starts one on this machine.'
+    )
+    ray_deploy: bool = Field(
+        True,
+        description="Deploy the workers in the cluster that was joined; false waits for those somebody else deploys "
+        "there (KubeRay, from services.decoder.app:build).",
     )
     ray_num_cpus: float = Field(0, ge=0, description="CPUs the started Ray may use; 0 counts those of the machine.")
     ray_object_store_bytes: int = Field(

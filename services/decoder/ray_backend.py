@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
@@ -29,14 +30,19 @@ APPLICATION = "memory3-decoder"
 NAMESPACE = "memory3"
 
 _CHECK_TIMEOUT_S = 4.0
+_LOOK_AGAIN_S = 1.0
+"""Time between two looks at a cluster that is not ready; seconds."""
+
+log = logging.getLogger(__name__)
 
 
 class RayBackend:
     """Workers as Ray Serve replicas."""
 
-    def __init__(self, handle: DeploymentHandle, *, owns_ray: bool, max_tries: int) -> None:
+    def __init__(self, handle: DeploymentHandle, *, owns_ray: bool, owns_workers: bool, max_tries: int) -> None:
         """`max_tries`: workers asked before a generation is refused as overload."""
         self._max_tries = max_tries
+        self._owns_workers = owns_workers
         self._handle = handle
         self._streaming = handle.options(stream=True)
         self._owns_ray = owns_ray
@@ -45,9 +51,13 @@ class RayBackend:
     async def start(cls, settings: DecoderSettings) -> RayBackend:
         """Start or join Ray, deploy the workers and wait until they have loaded their model.
 
-        Raises ValueError with the replica's own words if the workers cannot start.
+        Raises ValueError with the replica's own words if the workers cannot start. Where somebody else deploys them
+        (ray_deploy false), it waits for them as long as it takes, and says for what.
         """
         keep_ray_quiet()
+        if settings.ray_address and not settings.ray_deploy:
+            handle = await _deployed(settings)
+            return cls(handle, owns_ray=False, owns_workers=False, max_tries=settings.max_workers)
         owns_ray = not settings.ray_address
         if owns_ray:
             # Said here in one line, instead of by Ray after three tries with a traceback each.
@@ -56,9 +66,9 @@ class RayBackend:
         try:
             handle = await asyncio.to_thread(_deploy, settings)
         except RuntimeError as error:
-            await asyncio.to_thread(_shut_down, owns_ray)
+            await asyncio.to_thread(_shut_down, owns_ray, owns_workers=True)
             raise ValueError(f"the workers did not start: {error}") from error
-        return cls(handle, owns_ray=owns_ray, max_tries=settings.max_workers)
+        return cls(handle, owns_ray=owns_ray, owns_workers=True, max_tries=settings.max_workers)
 
     async def generate(
         self, request: GenerationRequest, carrier: Carrier, timeout_s: float | None
@@ -111,7 +121,7 @@ class RayBackend:
 
     async def close(self) -> None:
         """See GenerationBackend. A cluster that was joined goes on; only our application leaves it."""
-        await asyncio.to_thread(_shut_down, self._owns_ray)
+        await asyncio.to_thread(_shut_down, self._owns_ray, owns_workers=self._owns_workers)
 
 
 def _init(settings: DecoderSettings) -> None:
@@ -138,11 +148,34 @@ def _deploy(settings: DecoderSettings) -> DeploymentHandle:
     return serve.run(application(settings), name=APPLICATION, route_prefix=None)
 
 
-def _shut_down(owns_ray: bool) -> None:
+async def _deployed(settings: DecoderSettings) -> DeploymentHandle:
+    """The workers' handle, as soon as there is a cluster, the application in it, and a worker that answers."""
+    waiting_for = ""
+    while True:
+        try:
+            if not ray.is_initialized():
+                await asyncio.to_thread(_init, settings)
+            handle = await asyncio.to_thread(serve.get_app_handle, APPLICATION)
+            async with asyncio.timeout(_CHECK_TIMEOUT_S):
+                await handle.check_health.remote()
+            return handle
+        except ConnectionError:
+            missing = f"a Ray node here that joined {settings.ray_address}"
+        except TimeoutError:
+            missing = "a worker that has loaded its model"
+        except (RayError, RayServeException) as error:
+            missing = f"the application {APPLICATION} in the cluster ({type(error).__name__})"
+        if missing != waiting_for:
+            waiting_for = missing
+            log.warning("waiting for %s", missing)
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def _shut_down(owns_ray: bool, *, owns_workers: bool) -> None:
     with contextlib.suppress(RayError, RayServeException):
         if owns_ray:
             serve.shutdown()
-        else:
+        elif owns_workers:
             serve.delete(APPLICATION)
     ray.shutdown()
 

@@ -44,7 +44,7 @@ class IngestSettings(BaseSettings):
     memory: str = Field(
         "127.0.0.1:7302",
         validation_alias=_address("MEMORY3_MEMORY"),
-        description="host:port of the memory tier; also MEMORY3_MEMORY.",
+        description="host:port of the memory tier, or rendezvous:host:port; also MEMORY3_MEMORY.",
     )
     decoder: str = Field(
         "127.0.0.1:7303",

@@ -12,6 +12,7 @@ from memory3.api.memory.v1 import memory_pb2, memory_pb2_grpc
 from services.common import logs
 from services.common.config import load
 from services.common.server import Mount, serve_forever
+from services.common.signals import end_at_sigterm
 from services.memory.breaker import Breaker
 from services.memory.config import FolderLocation, MemorySettings, S3Location
 from services.memory.core import Limits, MemoryCore
@@ -80,6 +81,7 @@ async def serve(settings: MemorySettings, backend: ObjectStore) -> None:
 
 def main() -> None:
     """Entry point of `python -m services.memory`."""
+    end_at_sigterm()
     settings = load(MemorySettings)
     try:
         location = settings.location

@@ -127,6 +127,9 @@ class MemorySettings(ServerSettings):
         15.0, gt=0, description="Longest wait for the store to take a record, list a page or delete; seconds."
     )
     folder_threads: int = Field(16, ge=1, le=256, description="Threads that read and write a folder.")
+    bootstrap_seconds: float = Field(
+        600.0, gt=0, description="Job services.memory.bootstrap only: how long it waits for what it needs; seconds."
+    )
     breaker_failures: int = Field(
         5, ge=1, description="Failures of the store in a row after which it is not asked for a while."
     )

@@ -14,7 +14,7 @@ import datetime
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import obstore
@@ -35,6 +35,7 @@ _FULL_CODES = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity", "StorageFull"}
 )
 _INSUFFICIENT_STORAGE = "507"
+_PIECE_BYTES = 8 * 1024 * 1024
 
 
 class S3ObjectStore:
@@ -125,6 +126,16 @@ class S3ObjectStore:
             async for page in pages:
                 return [StoredObject(item["path"], item["size"]) for item in page]
         return []
+
+    async def pieces(self, key: str) -> AsyncIterator[bytes]:
+        """An object piece by piece, for what is too large for RAM; for jobs, so not part of ObjectStore.
+
+        Its keys need not be ours. Raises as `get`, for an absent object too.
+        """
+        with self._translated():
+            answer = await obstore.get_async(self._store, key)
+            async for piece in answer.stream(min_chunk_size=_PIECE_BYTES):
+                yield bytes(piece)
 
     async def check(self) -> None:
         await self._admin.ensure()

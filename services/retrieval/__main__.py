@@ -9,6 +9,7 @@ from memory3.api.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common import logs
 from services.common.config import load
 from services.common.server import Mount, serve_forever
+from services.common.signals import end_at_sigterm
 from services.retrieval.batcher import Batcher
 from services.retrieval.config import RetrievalSettings
 from services.retrieval.core import RetrievalCore
@@ -74,6 +75,7 @@ async def serve(settings: RetrievalSettings) -> None:
 
 def main() -> None:
     """Entry point of `python -m services.retrieval`."""
+    end_at_sigterm()
     settings = load(RetrievalSettings)
     logs.start(semconv.SERVICE_RETRIEVAL, settings.log_level)
     stop_telemetry = telemetry.start(semconv.SERVICE_RETRIEVAL)

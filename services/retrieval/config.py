@@ -51,6 +51,9 @@ class RetrievalSettings(ServerSettings):
         "(a wait of up to 200 ms each), Bounded and Eventually are fastest and may miss the last seconds.",
     )
 
+    bootstrap_seconds: float = Field(
+        600.0, gt=0, description="Job services.retrieval.bootstrap only: how long it waits for what it needs; seconds."
+    )
     embedder: Literal["sentence", "hash"] = Field(
         "sentence", description="sentence: a sentence-transformers model; hash: hashed words, needs no weights."
     )

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from memory3 import semconv
 from tests.arch.test_settings import settings_of, variable
+from tests.helpers.prometheus_names import base_name
+from tests.helpers.promql import selectors
 from tests.helpers.tree import ROOT
 from tools import chart
 
@@ -81,17 +84,24 @@ def test_selectors_match_the_pods_of_their_workload(objects: list[dict[str, Any]
             assert item["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PodMonitor"])
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor"])
 def test_what_selects_selects_something(objects: list[dict[str, Any]], kind: str) -> None:
-    services = of_kind(objects, "Service")
     for item in of_kind(objects, kind):
         selector = item["spec"].get("selector") or item["spec"]["podSelector"]
-        if kind == "ServiceMonitor":
-            chosen = [one for one in services if selector["matchLabels"].items() <= one["metadata"]["labels"].items()]
-            wanted = {endpoint["port"] for endpoint in item["spec"]["endpoints"]}
-            assert wanted <= {port["name"] for one in chosen for port in one["spec"]["ports"]}
-        else:
-            assert selected(objects, selector["matchLabels"]), item["metadata"]["name"]
+        assert selected(objects, selector["matchLabels"]), item["metadata"]["name"]
+
+
+def test_scalers_ask_for_metrics_that_the_tiers_export(objects: list[dict[str, Any]]) -> None:
+    gauges = {base_name(*item[:2], "up-down") for item in vars(semconv).values() if isinstance(item, tuple)}
+    for item in of_kind(objects, "ScaledObject"):
+        for trigger in item["spec"]["triggers"]:
+            for selector in selectors(trigger["metadata"]["query"]):
+                assert selector.name in gauges
+                wanted = {
+                    ("job", "=", f"memory3/{component(item)}"),
+                    ("instance", "=~", f"{item['metadata']['name']}-.+"),
+                }
+                assert set(selector.matchers) == wanted
 
 
 def test_scalers_name_a_workload_that_sets_no_replicas(objects: list[dict[str, Any]]) -> None:

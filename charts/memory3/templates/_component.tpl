@@ -91,9 +91,6 @@ spec:
     {{- include "memory3.selector" . | nindent 4 }}
   ports:
     - {name: grpc, port: {{ int .values.port }}, targetPort: grpc, protocol: TCP{{ if not .root.Values.tls.enabled }}, appProtocol: kubernetes.io/h2c{{ end }}}
-    {{- if gt (int .root.Values.telemetry.prometheusPort) 0 }}
-    - {name: metrics, port: {{ int .root.Values.telemetry.prometheusPort }}, targetPort: metrics, protocol: TCP}
-    {{- end }}
 ---
 # One address for each pod that is ready: clients of the memory tier share keys out over them.
 apiVersion: v1
@@ -175,38 +172,11 @@ spec:
         {{- end }}
     # The kubelet, whose address no policy can name on every network.
     - ports: [{port: health, protocol: TCP}]
-    {{- if gt (int .root.Values.telemetry.prometheusPort) 0 }}
-    - ports: [{port: metrics, protocol: TCP}]
-      {{- with .root.Values.networkPolicy.monitoring }}
-      from:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-    {{- end }}
     {{- if and (eq .name "decoder") (eq .values.mode "ray") }}
     # Ray's processes choose their ports themselves.
     - from:
         {{- include "memory3.rayPeers" . | nindent 8 }}
     {{- end }}
-{{- end }}
-{{- if and .root.Values.telemetry.serviceMonitor.enabled (gt (int .root.Values.telemetry.prometheusPort) 0) }}
----
-apiVersion: monitoring.coreos.com/v1
-kind: ServiceMonitor
-metadata:
-  name: {{ include "memory3.name" . }}
-  labels:
-    {{- include "memory3.labels" . | nindent 4 }}
-    {{- with .root.Values.telemetry.serviceMonitor.labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-spec:
-  selector:
-    matchLabels:
-      {{- include "memory3.selector" . | nindent 6 }}
-  targetLabels: [app.kubernetes.io/instance]
-  endpoints:
-    - port: metrics
-      interval: {{ .root.Values.telemetry.serviceMonitor.interval }}
 {{- end }}
 {{- end -}}
 
@@ -256,7 +226,7 @@ spec:
       name: {{ .name }}
       metadata:
         serverAddress: {{ $.root.Values.telemetry.prometheusAddress | quote }}
-        query: {{ .query | replace "RELEASE" $.root.Release.Name | squote }}
+        query: {{ .query | replace "NAME" $name | squote }}
         threshold: {{ .threshold | quote }}
     {{- end }}
 {{- end }}

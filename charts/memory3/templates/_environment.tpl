@@ -1,6 +1,6 @@
 {{/* Environment of the processes: what the chart derives, then the user's settings, then `env`. */}}
 
-{{/* Every process of ours. scope + "program": name in telemetry; "metrics": whether it serves metrics for Prometheus. */}}
+{{/* Every process of ours. scope + "packages": weight packages it reads. */}}
 {{- define "memory3.env.common" -}}
 {{- $telemetry := .root.Values.telemetry -}}
 {{- $endpoint := $telemetry.endpoint -}}
@@ -18,13 +18,9 @@
 - {name: OTEL_TRACES_SAMPLER, value: {{ $telemetry.sampler | quote }}}
 - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $telemetry.ratio | quote }}}
 - {name: OTEL_METRIC_EXPORT_INTERVAL, value: {{ $telemetry.metricIntervalMs | int64 | quote }}}
+{{- /* The instance is the pod: by it the scalers' queries tell releases apart. Ray's workers name themselves. */}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "service.instance.id=$(POD_NAME),k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ .root.Release.Namespace }}"}
 {{- end }}
-{{- if and .metrics (gt (int $telemetry.prometheusPort) 0) }}
-- {name: OTEL_METRICS_EXPORTER, value: {{ ternary "otlp,prometheus" "prometheus" (ne $endpoint "") | quote }}}
-- {name: OTEL_EXPORTER_PROMETHEUS_HOST, value: 0.0.0.0}
-- {name: OTEL_EXPORTER_PROMETHEUS_PORT, value: {{ int $telemetry.prometheusPort | quote }}}
-{{- end }}
-- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ .root.Release.Namespace }}"}
 {{- if and (eq .root.Values.weights.source "package") .packages }}
 - {name: PYTHONPATH, value: /weights/packages}
 {{- end }}

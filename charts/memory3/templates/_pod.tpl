@@ -72,7 +72,7 @@ spec:
       args: {{ toJson . }}
       {{- end }}
       env:
-        {{- include "memory3.env.common" (merge (dict "metrics" .server) .) | nindent 8 }}
+        {{- include "memory3.env.common" . | nindent 8 }}
         {{- include .env . | trim | nindent 8 }}
         {{- with include "memory3.env.settings" . | trim }}
         {{- . | nindent 8 }}
@@ -84,9 +84,6 @@ spec:
       ports:
         - {name: grpc, containerPort: {{ int .values.port }}, protocol: TCP}
         - {name: health, containerPort: 7310, protocol: TCP}
-        {{- if gt (int $values.telemetry.prometheusPort) 0 }}
-        - {name: metrics, containerPort: {{ int $values.telemetry.prometheusPort }}, protocol: TCP}
-        {{- end }}
       # alive: the event loop turns. Ready: it can serve, and what it needs answers.
       startupProbe:
         grpc: {port: 7310, service: alive}
