@@ -76,6 +76,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some fi
 	$(BIN)/python -m bench.store_clients
 	$(BIN)/python -m bench.fetch_memories
 	$(BIN)/python -m bench.tls
+	$(BIN)/python -m bench.tracing
 
 .PHONY: quality
 quality: $(VENV)/.installed-dev ## Measure the shipped checkpoint on fixed items, fail below the recorded floors (QUALITY_ARGS=--help)

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from memory3 import telemetry
-from memory3.errors import UnknownBankError
+from memory3.errors import InternalError, Memory3Error, UnknownBankError
 from memory3.span_redaction import RedactingExporter
 
 
@@ -22,17 +22,18 @@ def exported(error: Exception | None) -> ReadableSpan:
         with provider.get_tracer("test").start_as_current_span("work", attributes={"n": 1}):
             if error is not None:
                 raise error
-    except (ValueError, UnknownBankError):
+    except (ValueError, Memory3Error):
         pass
     (span,) = kept.get_finished_spans()
     return span
 
 
-def test_words_of_a_library_are_left_out() -> None:
-    span = exported(ValueError("cannot parse 'a secret prompt'"))
+@pytest.mark.parametrize("kind", [ValueError, InternalError])
+def test_words_of_a_library_are_left_out_even_where_we_pass_them_on(kind: type[Exception]) -> None:
+    span = exported(kind("cannot parse 'a secret prompt'"))
     assert "secret" not in span.to_json()
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert dict(span.events[0].attributes or {})["exception.type"] == "ValueError"
+    assert str(dict(span.events[0].attributes or {})["exception.type"]).endswith(kind.__name__)
     assert dict(span.attributes or {}) == {"n": 1}
     assert span.end_time is not None
 

@@ -61,7 +61,7 @@ def test_nothing_is_lost_but_white_space(text):
 @pytest.mark.parametrize("unit", ["." * 10, "\n ", "a. ", "\n", " ", ".\n", "。", '."', "x"])
 def test_time_is_linear(unit):
     """A quadratic rule would take hours for half a megabyte of dots or blank lines."""
-    start = time.monotonic()
+    start = time.process_time()
     for _ in sentences(unit * (500_000 // len(unit)) + "x"):
         pass
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
