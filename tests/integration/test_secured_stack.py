@@ -5,8 +5,10 @@ And the secrets of it: in no log, no span, no command line of a process, no word
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from memory3.client import Client
+from memory3.errors import BackendUnavailableError
 from memory3.rights import Right
 from memory3.tokens import new_token
 from tests.helpers.certificates import Authority, Pair
 from tests.helpers.decoder_stack import BANK, TEXTS, DecoderStack, decoder_stack
 from tests.helpers.otlp_receiver import OtlpReceiver, otlp_receiver
-from tests.helpers.processes import ROOT
+from tests.helpers.processes import ROOT, ServiceProcess
 
 SERVICE_RIGHTS = (Right.READ, Right.WRITE)
 CALLERS = {"operator": tuple(Right), "reader": (Right.READ,)}
@@ -188,3 +194,52 @@ def test_no_secret_is_anywhere(secured: Secured) -> None:
     assert len(secured.words) > 8
     assert len({span.service for span in secured.receiver.spans()}) >= 3
     assert [(place, "…") for place, text in places.items() if any(secret in text for secret in secrets)] == []
+
+
+@pytest.fixture
+def unused_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("tier", ["memory", "retrieval"])
+def test_credentials_from_files_are_in_no_word_of_a_tier_whose_store_is_away(
+    tmp_path: Path, unused_address: str, tier: str
+) -> None:
+    secrets = {name: f"hidden-{name}" for name in ("access", "secret", "milvus")}
+    for name, text in secrets.items():
+        (tmp_path / name).write_text(text + "\n")
+    env = {
+        "memory": {
+            "MEMORY3_MEMORY_STORE_URI": f"s3://records?endpoint=http://{unused_address}",
+            "MEMORY3_MEMORY_S3_ACCESS_KEY_FILE": str(tmp_path / "access"),
+            "MEMORY3_MEMORY_S3_SECRET_KEY_FILE": str(tmp_path / "secret"),
+        },
+        "retrieval": {
+            "MEMORY3_RETRIEVAL_MILVUS_URI": f"http://{unused_address}",
+            "MEMORY3_RETRIEVAL_MILVUS_TOKEN_FILE": str(tmp_path / "milvus"),
+            "MEMORY3_RETRIEVAL_EMBEDDER": "hash",
+        },
+    }[tier]
+    common = {f"MEMORY3_{tier.upper()}_PORT": "0", f"MEMORY3_{tier.upper()}_LOG_LEVEL": "DEBUG"}
+    process = ServiceProcess(f"services.{tier}", {**common, **env}, tmp_path / "log")
+    try:
+        process.start(wait_serving=False)
+        with grpc.insecure_channel(process.address) as channel:
+            status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20).status
+        assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+        said = (Path(f"/proc/{process.pid}") / "cmdline").read_text() + asyncio.run(_asked(tier, process.address))
+    finally:
+        process.stop()
+    assert "does not answer" in process.log
+    assert [name for name, text in secrets.items() if text in process.log + said] == []
+
+
+async def _asked(tier: str, address: str) -> str:
+    """What a tier answers that cannot reach its store."""
+    async with Client(memory=address, retrieval=address, retry=False) as client:
+        call = client.memory.stat("bank", "f" * 32, ["a" * 32]) if tier == "memory" else client.retrieval.list_banks()
+        with pytest.raises(BackendUnavailableError) as caught:
+            await call
+    return repr(caught.value)
