@@ -18,6 +18,7 @@ from pathlib import Path
 
 from memory3.decoder import DecoderClient
 from memory3.memory import MemoryClient
+from memory3.security import ChannelSecurity
 from services.common.config import load
 from services.launch.config import LaunchSettings
 from services.launch.core import LaunchError, Stack, running_stack
@@ -89,9 +90,10 @@ class Demo:
         )
 
     async def _count_memories(self, when: str) -> None:
+        security = ChannelSecurity.from_environment(os.environ)
         async with (
-            DecoderClient(self._stack.addresses["decoder"]) as decoder,
-            MemoryClient(self._stack.addresses["memory"]) as memory,
+            DecoderClient(self._stack.addresses["decoder"], security=security) as decoder,
+            MemoryClient(self._stack.addresses["memory"], security=security) as memory,
         ):
             fingerprint = (await decoder.info()).model_fingerprint
             sizes = [entry.size_bytes async for entry in memory.list(BANK, fingerprint)]
