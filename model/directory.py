@@ -1,4 +1,4 @@
-"""Which model directory a setting names. Reads files, knows no environment and no service."""
+"""Which model directory and which adapter a setting names. Reads files, knows no environment and no service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from model.gguf_import import find_gguf, import_gguf
 
 PACKAGE = "package"
 """Names the model in the installed weights package."""
+AUTO, NONE = "auto", "none"
+"""Name the adapter that was trained for the model, and no adapter."""
+SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-memory"
+"""Trained for the weights package, in this repository: see the README.md beside it."""
 
 
 def locate_model(model: str, cache_dir: Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -25,3 +29,13 @@ def locate_model(model: str, cache_dir: Path, progress: Callable[[int, int], Non
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     # The folder's name is the model's name; the digest above it lets a new version of the package be converted anew.
     return import_gguf(gguf, cache_dir.expanduser() / digest[:12] / gguf.stem, progress)
+
+
+def locate_adapter(adapter: str, model: str) -> Path | None:
+    """The folder `adapter` names; for "auto" the shipped one if `model` is the weights package it was trained for.
+
+    None where there is none: "none", and "auto" with any other model.
+    """
+    if adapter == AUTO:
+        return SHIPPED_ADAPTER if model == PACKAGE and SHIPPED_ADAPTER.is_dir() else None
+    return None if adapter == NONE else Path(adapter).expanduser()

@@ -31,7 +31,11 @@ class DecoderSettings(ServerSettings, CallerSettings):
     cache_dir: Path = Field(
         Path("~/.cache/memory3"), description="Folder that holds the converted model; ~ is the home directory."
     )
-    adapter: str = Field("", description="Folder of an adapter to merge into the model; empty for none.")
+    adapter: str = Field(
+        "auto",
+        description='Folder of an adapter to merge into the model; "auto": the shipped one, for the weights package it '
+        'was trained for; "none".',
+    )
     plan: str = Field(
         "", description="Memory plan: preset or JSON file; empty: the adapter's, else the preset smollm2-135m."
     )

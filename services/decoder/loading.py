@@ -14,7 +14,7 @@ from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
 from model.config import ModelConfig
-from model.directory import locate_model
+from model.directory import locate_adapter, locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
@@ -41,7 +41,8 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
     dtype = _DTYPES[settings.dtype]
     transformer = load_transformer(directory, dtype, _device(settings.device))
     # Before anything is encoded: what is computed with the base's weights is not the adapted model's.
-    adapter = f"+{merge_adapter(transformer, _adapter(settings))}" if settings.adapter else ""
+    folder = _adapter(settings)
+    adapter = "" if folder is None else f"+{merge_adapter(transformer, folder)}"
     runner = ModelRunner(
         transformer,
         plan,
@@ -75,8 +76,9 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
 def check_model(settings: DecoderSettings) -> None:
     """Raises as `load_model` for what shows without loading; converts the weights package where needed."""
     directory = model_directory(settings)
-    if settings.adapter:
-        read_adapter_config(_adapter(settings))
+    adapter = _adapter(settings)
+    if adapter is not None:
+        read_adapter_config(adapter)
     plan_of(settings).validate(read_config(directory))
     Tokenizer.load(directory)
 
@@ -85,13 +87,14 @@ def plan_of(settings: DecoderSettings) -> MemoryPlan:
     """The plan that is asked for; else the one the adapter was trained under; else the default. Raises ValueError."""
     if settings.plan:
         return read_plan(settings.plan)
-    if settings.adapter and (_adapter(settings) / PLAN_FILE).is_file():
-        return adapter_plan(_adapter(settings))
+    adapter = _adapter(settings)
+    if adapter is not None and (adapter / PLAN_FILE).is_file():
+        return adapter_plan(adapter)
     return read_plan(DEFAULT_PLAN)
 
 
-def _adapter(settings: DecoderSettings) -> Path:
-    return Path(settings.adapter).expanduser()
+def _adapter(settings: DecoderSettings) -> Path | None:
+    return locate_adapter(settings.adapter, settings.model)
 
 
 def model_directory(settings: DecoderSettings) -> Path:

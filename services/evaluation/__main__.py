@@ -109,7 +109,7 @@ _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--tokens-per-memory", type=click.IntRange(min=1), help="Tokens a memory keeps, in place of the plan's.")
 @click.option("--references", type=click.IntRange(min=1), help="References of an item, in place of the plan's number.")
 @click.option("--codec", callback=_codec, help="Codec stages with commas between them, in place of the plan's.")
-@click.option("--adapter", help="Folder of an adapter to merge into the model; '' for none.")
+@click.option("--adapter", help="Folder of an adapter to merge into the model; none: the model as published.")
 @click.option("--model", help="A model directory, or `package`.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Number format of the model.")
 @click.option(

@@ -56,7 +56,11 @@ class EvaluationSettings(BaseSettings):
         "package",
         description='A model directory, or "package": the installed weights package, converted once into cache_dir.',
     )
-    adapter: str = Field("", description="Folder of an adapter to merge into the model; empty for none.")
+    adapter: str = Field(
+        "auto",
+        description='Folder of an adapter to merge into the model; "auto": the shipped one, for the weights package it '
+        'was trained for; "none".',
+    )
     cache_dir: Path = Field(
         Path("~/.cache/memory3"), description="Folder that holds the converted model; ~ is the home directory."
     )

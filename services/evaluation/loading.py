@@ -12,7 +12,7 @@ from model.adapter import PLAN_FILE, adapter_plan, merge_adapter, read_adapter_c
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
 from model.config import ModelConfig
-from model.directory import locate_model
+from model.directory import locate_adapter, locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
@@ -111,7 +111,7 @@ def check(settings: EvaluationSettings, choices: Choices) -> Checked:
     """Raises ValueError or OSError for what shows without loading: model, adapter, plan and codec, and their fit."""
     directory = locate_model(settings.model, settings.cache_dir)
     config = read_config(directory)
-    adapter = Path(settings.adapter).expanduser() if settings.adapter else None
+    adapter = locate_adapter(settings.adapter, settings.model)
     if adapter is not None:
         read_adapter_config(adapter)
     plan = _plan(settings, choices, adapter)

@@ -36,6 +36,7 @@ def say(text: str) -> None:
     type=click.Choice(["ray", "local"]),
     help="Decoder workers on Ray Serve, or in one process.  [default: ray]",
 )
+@click.option("--adapter", help="Folder of an adapter to the model, or none.  [default: the shipped one]")
 @click.option("--plan", help="Memory plan: preset or JSON file.  [default: the adapter's, else smollm2-135m]")
 @click.option(
     "--dtype",

@@ -44,6 +44,7 @@ class LaunchSettings(BaseSettings):
         7301, ge=0, le=65533, description="Port of retrieval; memory and decoder take the next two. 0: three free ones."
     )
     backend: Literal["ray", "local"] = Field("ray", description="Where decoder workers run: Ray Serve, or one process.")
+    adapter: str = Field("auto", description='Folder of an adapter; "auto": the shipped one; "none".')
     plan: str = Field(
         "", description="Memory plan: preset or JSON file; empty: the adapter's, else the preset smollm2-135m."
     )
@@ -97,6 +98,7 @@ def tier_specs(settings: LaunchSettings, ports: tuple[int, int, int]) -> list[Ti
             "decoder",
             decoder,
             BACKEND=settings.backend,
+            ADAPTER=settings.adapter,
             PLAN=settings.plan,
             DTYPE=native_dtype() if settings.dtype == "auto" else settings.dtype,
             RETRIEVAL_ADDRESS=every["MEMORY3_RETRIEVAL"],
