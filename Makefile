@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 DEMO_ARGS ?=
+DOCKER ?= docker
+IMAGE_TAG ?= 0.1.0
+IMAGE_ARGS ?=
 QUALITY_ARGS ?=
 REQUIREMENTS := pyproject.toml requirements/constraints.txt requirements/packages-with-data.txt
 EVALUATION_DATA := requirements/evaluation-data.txt
@@ -62,6 +65,21 @@ fmt: $(VENV)/.installed-dev ## Mend what `make check` says about lint and format
 .PHONY: proto
 proto: $(VENV)/.installed-dev ## Generate memory3/api from protos/
 	$(BIN)/python tools/generate_stubs.py
+
+.PHONY: images
+images: ## Build the four images (DOCKER=podman, IMAGE_ARGS='--build-arg PIP_EXTRA_INDEX_URL=...', IMAGE_TAG=0.1.0)
+	for tier in retrieval memory decoder ingest; do \
+	  $(DOCKER) build -f services/$$tier/Dockerfile -t memory3-$$tier:$(IMAGE_TAG) --build-arg VERSION=$(IMAGE_TAG) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_ARGS) . || exit 1; \
+	done
+
+.PHONY: test-compose
+test-compose: $(VENV)/.installed-dev ## Boot images and compose file for real with stand-ins (root, Debian, some 20 minutes)
+	$(BIN)/python -m tests.compose.boot
+
+.PHONY: kind
+kind: ## Install the laptop example into a kind cluster and ask it something (Docker, kind, kubectl, helm)
+	tools/kind.sh
 
 .PHONY: chart-docs
 chart-docs: $(VENV)/.installed-dev ## Write the chart's schema, README and example renders anew
