@@ -7,6 +7,7 @@ DEMO_ARGS ?=
 DOCKER ?= docker
 IMAGE_TAG ?= 0.1.0
 IMAGE_ARGS ?=
+COMPOSE_ARGS ?=
 QUALITY_ARGS ?=
 REQUIREMENTS := pyproject.toml requirements/constraints.txt requirements/packages-with-data.txt
 EVALUATION_DATA := requirements/evaluation-data.txt
@@ -75,7 +76,7 @@ images: ## Build the four images (DOCKER=podman, IMAGE_ARGS='--build-arg PIP_EXT
 
 .PHONY: test-compose
 test-compose: $(VENV)/.installed-dev ## Boot images and compose file for real with stand-ins (root, Debian, some 20 minutes)
-	$(BIN)/python -m tests.compose.boot
+	$(BIN)/python tools/boot_compose.py $(COMPOSE_ARGS)
 
 .PHONY: kind
 kind: ## Install the laptop example into a kind cluster and ask it something (Docker, kind, kubectl, helm)

@@ -4,7 +4,7 @@
 
 Starts a Docker engine of its own below --work, makes a base image by debootstrap under the name the Dockerfiles use,
 builds our four images and stand-ins for Milvus and S3, starts the stack, ingests, generates in the three modes,
-restarts every container while questions are asked, and takes all down. What it saw is printed as one JSON object at the end.
+restarts every container while questions are asked, and takes all down. What it saw is printed as one JSON object.
 """
 
 from __future__ import annotations

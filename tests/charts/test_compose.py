@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -15,25 +14,11 @@ import yaml
 from memory3 import security
 from tests.arch.test_settings import settings_of, variable
 from tests.helpers.tree import ROOT
+from tools.boot_compose import compose_binary, example_environment
 
 OVERLAYS = {"cpu": ("docker-compose.yml",), "gpu": ("docker-compose.yml", "compose.gpu.yml")}
 PROFILES = {"store", "index", "observability"}
 SECRETS = ("S3_SECRET_KEY", "RAY_TOKEN", "GRAFANA_PASSWORD")
-
-
-def compose_binary() -> Path:
-    """The program itself: the package's own wrapper loses the exit code."""
-    spec = importlib.util.find_spec("compose")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "docker-compose"
-
-
-def example_environment(**changes: str) -> dict[str, str]:
-    lines = (
-        line.partition("=") for line in (ROOT / ".env.example").read_text().splitlines() if re.match(r"\w+=", line)
-    )
-    return {name: value for name, _, value in lines} | changes
 
 
 def compose(
