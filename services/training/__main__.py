@@ -17,11 +17,9 @@ from services.training.assembly import assemble, resolve_plan
 from services.training.config import ConfigError, TrainingConfig, TrainingSettings, local_rank, read_config
 from services.training.core import DivergedError, Rhythm, Trainer
 from services.training.curves import Curves, plot_curves
-from services.training.examples import ExampleBuilder
-from services.training.held_out import HeldOut, load_sets
+from services.training.data import Texts
 from services.training.progress import Progress, duration
 from services.training.run_folder import RunFolder, RunFolderError, has_run, open_folder
-from services.training.sources import MixedSource, load_pool
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -82,8 +80,7 @@ def _run(
             f"{config.batch.accumulation}; change one of them"
         )
     resolve_plan(config)
-    pools = [load_pool(source, seed=config.seed, references=config.batch.references) for source in config.sources]
-    held_out = load_sets(config.evaluation, seed=config.seed, references=config.batch.references)
+    texts = Texts(config)
     assembled = assemble(config, settings, _device(settings.device))
     module = TrainingStep(
         assembled.transformer,
@@ -91,8 +88,6 @@ def _run(
         assembled.tokenizer.encode_special(assembled.plan.prefix),
         teacher_is_base=config.losses.teacher == "base",
     )
-    builder = ExampleBuilder(assembled.tokenizer, assembled.plan, config.losses)
-    source = MixedSource(config, builder, pools, assembled.tokens_per_memory)
     rhythm = Rhythm(
         steps=config.steps,
         stop_after=3 if dry_run else min(stop_after or config.steps, config.steps),
@@ -102,7 +97,7 @@ def _run(
     trainer = Trainer(
         module,
         config.optimizer,
-        source,
+        texts.source(assembled),
         rhythm=rhythm,
         autocast=config.method == "full" and config.precision == "bfloat16",
         rank=rank,
@@ -117,15 +112,12 @@ def _run(
     if rank > 0:
         trainer.run(first_step, Nowhere(), Nowhere())
         return
-    measure = HeldOut(
-        module, ExampleBuilder(assembled.tokenizer, assembled.plan), held_out, assembled.tokens_per_memory
-    )
     num_trained = sum(parameter.numel() for parameter in trainer.parameters.values())
     click.echo(f"{num_trained:,} trained parameters, {config.steps} steps from {first_step}, into {out}")
     curves = Curves(out, first_step)
     progress = Progress(curves, config.steps, click.echo, seconds=_SECONDS_BETWEEN_LINES)
     try:
-        trainer.run(first_step, progress, folder, measure if held_out else None)
+        trainer.run(first_step, progress, folder, texts.measure(assembled, module))
     finally:
         curves.close()
         plot_curves(out)

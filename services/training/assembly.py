@@ -15,6 +15,7 @@ from model.directory import locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.tokenizer import Tokenizer
+from model.training.initial import initial_transformer
 from model.training.lora import adapter_factors, add_adapter
 from model.transformer import Transformer
 from services.training.config import ConfigError, TrainingConfig, TrainingSettings
@@ -65,7 +66,10 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
     tokenizer = Tokenizer.load(directory)
     # A frozen base may be held in bfloat16; weights that are trained stay float32 and are rounded when used.
     dtype = _DTYPES[config.precision] if config.method == "lora" else torch.float32
-    transformer = load_transformer(directory, dtype, device)
+    if config.from_scratch:
+        transformer = initial_transformer(model_config, config.seed, device)
+    else:
+        transformer = load_transformer(directory, dtype, device)
     transformer.recompute = config.recompute
     if config.method == "lora":
         export = _adapter_export(config, transformer, plan, directory.name)

@@ -111,6 +111,13 @@ class BatchOptions(_Section):
     )
 
 
+class SequenceOptions(_Section):
+    """Running text as the paper trains on it; takes the place of sources, modes and losses."""
+
+    tokens: int = Field(default=512, ge=2, description="Length of a sequence.")
+    documents: int = Field(default=4000, ge=1, description="Documents of running text, for sequences and references.")
+
+
 class EvaluationOptions(_Section):
     """The held-out slice that is measured on the way."""
 
@@ -130,6 +137,7 @@ class TrainingConfig(_Section):
     )
     stage: Literal["warmup", "memory"] = Field(default="memory", description="Without, or with memories.")
     method: Literal["lora", "full"] = Field(default="lora", description="Train an adapter, or all weights.")
+    from_scratch: bool = Field(default=False, description="Random weights in the shape of the model.")
     steps: int = Field(ge=1, description="Steps of the whole run.")
     seed: int = Field(default=7, ge=0, description="Of the factors, the items and their order.")
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="What is computed in.")
@@ -138,7 +146,8 @@ class TrainingConfig(_Section):
     batch: BatchOptions = Field(default_factory=BatchOptions)
     adapter: AdapterOptions = Field(default_factory=AdapterOptions)
     optimizer: OptimizerOptions = Field(default_factory=OptimizerOptions)
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = ()
+    sequences: SequenceOptions | None = None
     modes: Modes = Field(default_factory=Modes)
     losses: Losses = Field(default_factory=Losses)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
@@ -148,8 +157,14 @@ class TrainingConfig(_Section):
         unknown = sorted(set(self.adapter.targets) - set(TARGETS))
         if unknown:
             raise ValueError(f"adapter.targets has {', '.join(unknown)}; choose some of {', '.join(TARGETS)}")
+        if bool(self.sources) == (self.sequences is not None):
+            raise ValueError("a run has either [[sources]] or [sequences]; give one of them")
+        if self.sequences is None and self.stage == "warmup":
+            raise ValueError("stage 'warmup' is plain language modelling; give it [sequences]")
+        if self.from_scratch and self.method == "lora":
+            raise ValueError('from_scratch trains all weights; say method = "full"')
         taught = self.losses.memory_distillation or self.losses.other_distillation
-        if self.method == "full" and taught and self.losses.teacher == "base":
+        if self.sources and self.method == "full" and taught and self.losses.teacher == "base":
             raise ValueError(
                 "losses.teacher is 'base', but full fine-tuning keeps no base; say teacher = \"self\", or set both "
                 "distillation weights to 0"

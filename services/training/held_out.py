@@ -11,6 +11,7 @@ from services.datasets.item import Item
 from services.training.config import EvaluationOptions
 from services.training.core import mean_nll
 from services.training.examples import MODES, ExampleBuilder, batch_of
+from services.training.sequences import SequenceSource
 
 _ITEMS_AT_ONCE = 4
 
@@ -56,3 +57,22 @@ def load_sets(options: EvaluationOptions, *, seed: int, references: int) -> dict
         name: registry.load(name, split="held-out", items=options.items, seed=seed, references=references)
         for name in options.sets
     }
+
+
+class HeldOutSequences:
+    """Sequences that are not trained on; calling it measures them with memories and without."""
+
+    def __init__(self, step_module: TrainingStep, source: SequenceSource, count: int) -> None:
+        """`source`: of the held-out split, with at least `count` sequences."""
+        self._module = step_module
+        starts = range(0, count, _ITEMS_AT_ONCE)
+        self._batches = {
+            name: [
+                source.batch(range(start, min(start + _ITEMS_AT_ONCE, count)), reads_memories=reads) for start in starts
+            ]
+            for name, reads in (("memory", True), ("none", False))
+        }
+
+    def __call__(self) -> dict[str, float]:
+        """NLL per token; nats."""
+        return {f"eval/text/{name}": mean_nll(self._module, batches) for name, batches in self._batches.items()}

@@ -106,11 +106,11 @@ def open_folder(path: Path, config: TrainingConfig, *, resume: bool) -> bool:
     text = json.dumps(config.model_dump(mode="json"), indent=1)
     if has_state:
         try:
-            before = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+            # Read back as a config: keys that came later have their defaults.
+            before = TrainingConfig.model_validate_json((path / _CONFIG).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{path / _CONFIG} cannot be read ({error}); start anew in another folder") from error
-        now = json.loads(text)
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        changed = sorted(key for key in TrainingConfig.model_fields if getattr(before, key) != getattr(config, key))
         if changed:
             raise RunFolderError(
                 f"{path} was begun with another {', '.join(changed)}; resume with the config it has in {_CONFIG}, or "

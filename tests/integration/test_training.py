@@ -110,3 +110,36 @@ def test_a_run_goes_on_with_its_own_config_only(finished: Path, tmp_path: Path) 
     config = tmp_path / "config.toml"
     config.write_text((finished / "config.toml").read_text().replace("learning_rate = 0.01", "learning_rate = 0.1"))
     assert "was begun with another optimizer" in run_here(command(config, finished / "whole", "--resume"), code=1)
+
+
+SEQUENCES = """
+model = "{folder}/model"
+plan = "{folder}/plan.json"
+stage = "{stage}"
+method = "full"
+from_scratch = true
+steps = 4
+{extra}
+[batch]
+items = 2
+[optimizer]
+learning_rate = 0.003
+warmup_steps = 1
+[sequences]
+tokens = 160
+documents = 12
+[evaluation]
+every = 2
+items = 2
+"""
+
+
+@pytest.mark.parametrize("stage", ["warmup", "memory"])
+def test_a_model_is_trained_from_scratch(finished: Path, tmp_path: Path, stage: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(SEQUENCES.format(folder=finished, stage=stage, extra="recompute = true"))
+    run_here(command(config, tmp_path / "out"))
+    lines = curves(tmp_path / "out")
+    assert lines[-1]["eval/text/none"] < lines[0]["eval/text/none"]
+    assert ("nll_reading" in lines[1]) == (stage == "memory")
+    load_transformer(tmp_path / "out" / "model")

@@ -26,7 +26,10 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps = 3", "sources: Field required"),
+        ("steps = 3", "either"),
+        (SMALL + "[sequences]", "either"),
+        ("steps = 3\nfrom_scratch = true\n[sequences]", "from_scratch trains all weights"),
+        ('stage = "warmup"\n' + SMALL, "give it"),
         ("stepps = 3\n" + SMALL, "stepps: Extra inputs"),
         (SMALL + "[batch]\nitem = 2", "batch.item: Extra inputs"),
         (SMALL + "[batch]\nitems = 3\naccumulation = 2", "no multiple of batch.accumulation 2"),
@@ -34,7 +37,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
         (SMALL + '[adapter]\ntargets = ["head"]', "targets has head"),
         (SMALL + "[modes]\nmemory = 0\nwrong = 0\nrag = 0\nnone = 0", "all modes have share 0"),
         ('method = "full"\n' + SMALL, "keeps no base"),
-        ('stage = "warmup"\n' + SMALL, "trains all weights"),
+        ('steps = 3\nstage = "warmup"\n[sequences]', "'warmup' trains all weights"),
         ("steps = ", "is not TOML"),
     ],
 )
