@@ -1,4 +1,4 @@
-"""Whether memories must come after a memory-free start (paper 3.6, figure 11): three arms of a small model from scratch.
+"""Whether memories must come after a memory-free start (paper 3.6, figure 11): three arms of a small model.
 
     python -m bench.warmup_effect                       # three seeds, two cores: see the time it says
     python -m bench.warmup_effect --steps 40 --seeds 1  # does it run
@@ -200,15 +200,15 @@ def markdown(results: list[Result], options: Options, num_parameters: int, train
         [
             "# The warm-up effect",
             "",
-            "The paper (3.6, figure 11) found memories useless when they are there from step 0, and useful when they come after a",
-            "memory-free start. Here the same with a small model from scratch: three arms with equal tokens.",
+            "The paper (3.6, figure 11) found memories useless when they are there from step 0, and useful when they",
+            "come after a memory-free start. Here the same with a small model from scratch: three arms, equal tokens.",
             "",
             f"`python -m bench.warmup_effect --steps {options.steps} --seeds {options.seeds}` · {heading()}",
             "",
-            f"{num_parameters:,} parameters, {options.steps} steps of {options.items} sequences of {options.length} tokens "
-            f"({tokens:,} in each arm), {len(train.tokens):,} different sequences, learning rate {options.learning_rate:g}, "
-            f"memories after {options.warmup_share:.0%} of the steps in *after warmup*; {covered:.0%} of the chunks have a "
-            "reference that passes the leak filter.",
+            f"{num_parameters:,} parameters; {options.steps} steps of {options.items} sequences of {options.length}",
+            f"tokens ({tokens:,} in each arm), drawn from {len(train.tokens):,}; rate {options.learning_rate:g};",
+            f"memories after {options.warmup_share:.0%} of the steps in *after warmup*; {covered:.0%} of the chunks",
+            "have a reference that passes the leak filter.",
             "",
             "![Training loss](warmup-effect.png)",
             "",
@@ -216,14 +216,15 @@ def markdown(results: list[Result], options: Options, num_parameters: int, train
             "|---|---|---|---|---|",
             *rows,
             "",
-            "Nats per token. ± is the standard error of the paired differences over seeds; each arm is taken as it was trained.",
+            "Nats per token. ± is the standard error of the paired differences over seeds; each arm is taken as it was",
+            "trained.",
             "",
             "## Verdict",
             "",
             *verdict(results),
             "",
-            "The paper's gain of *after warmup* over both other arms is 0.02 to 0.03 nats, with a model 300 times as large and 80",
-            "billion tokens.",
+            "The paper's gain of *after warmup* over both other arms is 0.02 to 0.03 nats, with a model 300 times as",
+            "large and 80 billion tokens.",
             "",
         ]
     )
@@ -252,9 +253,9 @@ def plot(results: list[Result], path: Path, width: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600, help="of each arm [%(default)s]")
+    parser.add_argument("--steps", type=int, default=400, help="of each arm [%(default)s]")
     parser.add_argument("--seeds", type=int, default=3, help="[%(default)s]")
-    parser.add_argument("--items", type=int, default=8, help="sequences of a step [%(default)s]")
+    parser.add_argument("--items", type=int, default=4, help="sequences of a step [%(default)s]")
     parser.add_argument("--length", type=int, default=512, help="tokens of a sequence [%(default)s]")
     parser.add_argument("--documents", type=int, default=6000, help="of running text [%(default)s]")
     parser.add_argument("--held-out", type=int, default=64, help="sequences measured at the end [%(default)s]")
