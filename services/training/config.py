@@ -30,11 +30,13 @@ class TrainingSettings(BaseSettings):
     torch_threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's default.")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a config file; unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class AdapterOptions(_Section):
+class AdapterOptions(Section):
     """Of `method = "lora"`."""
 
     rank: int = Field(default=16, ge=1, description="Rank of every pair of factors.")
@@ -46,7 +48,7 @@ class AdapterOptions(_Section):
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Of the adapter's files.")
 
 
-class OptimizerOptions(_Section):
+class OptimizerOptions(Section):
     """AdamW and its schedule: a linear rise, a plateau, a linear fall to zero."""
 
     learning_rate: float = Field(default=1e-3, gt=0, description="On the plateau.")
@@ -58,7 +60,7 @@ class OptimizerOptions(_Section):
     clip: float = Field(default=1.0, gt=0, description="Longest gradient; a longer one is shortened to it.")
 
 
-class Source(_Section):
+class Source(Section):
     """Where items come from."""
 
     name: str = Field(description='A question set (`python -m services.datasets`), or "text": running text.')
@@ -66,7 +68,7 @@ class Source(_Section):
     items: int = Field(default=4000, ge=1, description="Items to draw from; drawn anew for each place of a step.")
 
 
-class Modes(_Section):
+class Modes(Section):
     """Shares of the items by what their context reads. They need not sum to one."""
 
     memory: float = Field(default=0.8, ge=0, description="Memories of the item's references.")
@@ -81,7 +83,7 @@ class Modes(_Section):
         return self
 
 
-class Losses(_Section):
+class Losses(Section):
     """Weights of the losses. The teacher of `memory` reads the references as text, that of `wrong` and `none` reads
     nothing, that of `rag` the same text."""
 
@@ -97,7 +99,7 @@ class Losses(_Section):
     )
 
 
-class BatchOptions(_Section):
+class BatchOptions(Section):
     """Of one step, over all processes."""
 
     items: int = Field(default=4, ge=1, description="Items of a step.")
@@ -111,14 +113,14 @@ class BatchOptions(_Section):
     )
 
 
-class SequenceOptions(_Section):
+class SequenceOptions(Section):
     """Running text as the paper trains on it; takes the place of sources, modes and losses."""
 
     tokens: int = Field(default=512, ge=2, description="Length of a sequence.")
     documents: int = Field(default=4000, ge=1, description="Documents of running text, for sequences and references.")
 
 
-class EvaluationOptions(_Section):
+class EvaluationOptions(Section):
     """The held-out slice that is measured on the way."""
 
     every: int = Field(default=50, ge=1, description="Steps between two measurements; one more before the first.")
@@ -126,7 +128,7 @@ class EvaluationOptions(_Section):
     sets: tuple[str, ...] = Field(default=("fiction",), description="Question sets, of their held-out split.")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """A training run, as in its TOML file."""
 
     model: str = Field(default="package", description='A model directory, or "package": the installed weights package.')

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from services.training import config
 from services.training.config import PRESETS, ConfigError, read_config
+from tests.helpers.tree import ROOT
 
+SECTIONS = ("batch", "adapter", "optimizer", "sources", "sequences", "modes", "losses", "evaluation")
 SMALL = 'steps = 3\n[[sources]]\nname = "fiction"\nshare = 1\n'
 
 
@@ -19,8 +23,8 @@ def test_the_presets_can_be_read(name: str) -> None:
 def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     path = tmp_path / "small.toml"
     path.write_text(SMALL)
-    config = read_config(str(path))
-    assert (config.method, config.batch.items, config.losses.memory_cross_entropy) == ("lora", 4, 1.0)
+    read = read_config(str(path))
+    assert (read.method, read.batch.items, read.losses.memory_cross_entropy) == ("lora", 4, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,14 @@ def test_a_bad_config_names_the_key(tmp_path: Path, text: str, message: str) -> 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="cpu, gpu"):
         read_config("tpu")
+
+
+def test_every_key_is_described_and_stands_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    sections = [
+        cls for _, cls in inspect.getmembers(config, inspect.isclass) if issubclass(cls, config.TrainingConfig.__base__)
+    ]
+    fields = [(name, field) for cls in sections for name, field in cls.model_fields.items()]
+    values = [(name, field) for name, field in fields if name not in SECTIONS]
+    assert [name for name, field in values if not field.description] == []
+    assert [name for name, _ in values if f"| `{name}` |" not in text] == []
