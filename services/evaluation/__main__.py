@@ -32,6 +32,8 @@ from services.evaluation.retrieved import RetrievedReferences
 
 START = "start"
 """In place of an address: a retrieval tier of our own."""
+FILE_WIDTH = 160
+"""Columns where no terminal sets a limit."""
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 _MODES_HELP = "Modes, with commas between them, or all: " + "; ".join(
     f"{mode} ({READINGS[mode].meaning})" for mode in Mode
@@ -156,7 +158,8 @@ def main(**given: Any) -> None:
     if given["as_json"]:
         sys.stdout.write(json.dumps(measured.report.to_json(), ensure_ascii=False) + "\n")
     else:
-        report.print_report(measured.report, Console(highlight=False, soft_wrap=True))
+        width = None if sys.stdout.isatty() else FILE_WIDTH
+        report.print_report(measured.report, Console(highlight=False, soft_wrap=True, width=width))
 
 
 def _run(settings: EvaluationSettings, options: Options) -> Measured:

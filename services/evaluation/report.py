@@ -160,4 +160,4 @@ def _interval(figures: Figures) -> str:
         return ""
     if figures.gap_closed_low is None or figures.gap_closed_high is None:
         return f"{figures.gap_closed:.0%}"
-    return f"{figures.gap_closed:.0%} ({figures.gap_closed_low:.0%} to {figures.gap_closed_high:.0%})"
+    return f"{figures.gap_closed:.0%} ({100 * figures.gap_closed_low:.0f}..{100 * figures.gap_closed_high:.0f})"

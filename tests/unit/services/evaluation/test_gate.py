@@ -33,7 +33,7 @@ def floors(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(folder: Path, floors: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    small = {"ci": (Slice("fiction", 3, 1, (Mode.NONE, Mode.RAG, Mode.MEMORY)),)}
+    small = {"ci": (Slice("fiction", 3, 1, (Mode.NONE, Mode.RAG, Mode.MEMORY, Mode.MEMORY_WRONG)),)}
     monkeypatch.setattr(gate, "SLICES", small)
     monkeypatch.setenv("MEMORY3_EVALUATION_MODEL", str(folder / "model"))
     monkeypatch.setenv("MEMORY3_EVALUATION_PLAN", str(folder / "plan.json"))
@@ -93,6 +93,11 @@ def test_without_floors_it_says_how_to_record_them(run: Run) -> None:
 )
 def test_a_share_must_be_high_and_an_nll_low(figure: str, value: float | None, limit: float, holds: bool) -> None:
     assert Check("fiction", "memory", figure, value, limit).holds is holds
+
+
+@pytest.mark.parametrize(("value", "holds"), [(0.0, True), (0.2, False)])
+def test_wrong_memories_must_not_help(value: float, holds: bool) -> None:
+    assert Check("fiction", "memory-wrong", "gap_closed", value, 0.1).holds is holds
 
 
 def test_the_shipped_floors_cover_the_slices() -> None:
