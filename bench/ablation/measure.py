@@ -1,0 +1,158 @@
+"""Items through the model under every variation, on the path that serves, memories written once for many of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.ablation.reading import VariedReader, writer
+from bench.ablation.results import Cell, Results, Subject
+from bench.ablation.variations import Variation
+from model.context import ContextOpening, references_as_text
+from model.memory.explicit_memory import ExplicitMemory
+from model.plan import MemoryPlan
+from model.runner import ModelRunner
+from model.scoring import AnswerScore, AnswerScorer, ForcedAnswer
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+from services.datasets.item import Item
+
+NUM_SLOTS = 8
+BLOCK_ITEMS = 8
+"""Items whose memories of all layers are held at once: half a gigabyte for SmolLM2-135M at 32 tokens."""
+_MARGIN_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights with their tokenizer."""
+
+    transformer: Transformer
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What is measured at once."""
+
+    key: str
+    variation: Variation
+    is_wrong: bool = False
+
+
+def picked(item: Item, count: int) -> tuple[str, ...]:
+    """`count` of an item's references, in their order: those that hold the answer first of all, then the others."""
+    first = [*item.gold, *(index for index in range(len(item.references)) if index not in item.gold)]
+    return tuple(item.references[index] for index in sorted(first[:count]))
+
+
+class Ablation:
+    """One subject on the items of one set."""
+
+    def __init__(
+        self,
+        model: Model,
+        default: MemoryPlan,
+        items: Sequence[Item],
+        *,
+        results: Results,
+        subject: Subject,
+        set_name: str,
+        done: Callable[[str], None] = lambda key: None,
+    ) -> None:
+        """`done(key)` is told of every cell, measured now or before."""
+        self._model, self._default, self._items = model, default, items
+        self._results, self._subject, self._set_name, self._done = results, subject, set_name, done
+        self._tokens: dict[str, list[int]] = {}
+
+    def run(self, variations: Iterable[Variation]) -> None:
+        """Measure what is not measured yet: the baselines, then the variations, those of one writing together."""
+        for mode in ("none", "rag"):
+            if not self._is_known(mode):
+                began = time.monotonic()
+                self._add(mode, self._text(mode), time.monotonic() - began)
+        served = Variation(self._default)
+        wanted = {"memory-wrong": _Cell("memory-wrong", served, is_wrong=True)}
+        wanted |= {variation.key: _Cell(variation.key, variation) for variation in (served, *variations)}
+        groups: dict[str, list[_Cell]] = defaultdict(list)
+        for cell in wanted.values():
+            if not self._is_known(cell.key):
+                groups[cell.variation.writing_key].append(cell)
+        for group in groups.values():
+            self._group(group)
+            gc.collect()
+
+    def _is_known(self, key: str) -> bool:
+        if not self._results.has(self._subject, self._set_name, key):
+            return False
+        self._done(key)
+        return True
+
+    def _text(self, mode: str) -> list[AnswerScore]:
+        """The baselines that read no memories."""
+        plan, tokenizer = self._default, self._model.tokenizer
+        opening = ContextOpening(tokenizer, plan).tokens(reads_memories=False)
+        forced = []
+        for item in self._items:
+            read = picked(item, plan.memories_per_chunk) if mode == "rag" else ()
+            context = (*opening, *tokenizer.encode(references_as_text(read) + item.prompt))
+            forced.append(ForcedAnswer(context, tuple(tokenizer.encode(item.answer)), None))
+        runner = ModelRunner(
+            self._model.transformer,
+            plan,
+            prefix_tokens=tokenizer.encode_special(plan.prefix),
+            num_slots=NUM_SLOTS,
+            max_context_tokens=max(len(one.context) + len(one.answer) for one in forced) + _MARGIN_TOKENS,
+        )
+        return AnswerScorer(runner).score(forced)
+
+    def _group(self, cells: Sequence[_Cell]) -> None:
+        """Cells that read the same written memories, a block of items after the other."""
+        scores: dict[str, list[AnswerScore]] = {cell.key: [] for cell in cells}
+        seconds = dict.fromkeys(scores, 0.0)
+        written = writer(self._model.transformer, self._model.tokenizer, cells[0].variation)
+        for start in range(0, len(self._items), BLOCK_ITEMS):
+            block = self._items[start : start + BLOCK_ITEMS]
+            texts = sorted({text for cell in cells for item in block for text in self._references(item, cell)})
+            began = time.monotonic()
+            memories = dict(zip(texts, written.write([self._cut(text) for text in texts]), strict=True))
+            writing = (time.monotonic() - began) / len(cells)
+            for cell in cells:
+                began = time.monotonic()
+                scores[cell.key] += self._read(block, cell, memories)
+                seconds[cell.key] += time.monotonic() - began + writing
+        for cell in cells:
+            self._add(cell.key, scores[cell.key], seconds[cell.key])
+
+    def _read(self, block: Sequence[Item], cell: _Cell, written: Mapping[str, ExplicitMemory]) -> list[AnswerScore]:
+        variation, tokenizer = cell.variation, self._model.tokenizer
+        opening = ContextOpening(tokenizer, variation.plan).tokens(reads_memories=True)
+        contexts = [(*opening, *tokenizer.encode(item.prompt)) for item in block]
+        answers = [tuple(tokenizer.encode(item.answer)) for item in block]
+        room = max(len(context) + len(answer) for context, answer in zip(contexts, answers, strict=True))
+        reader = VariedReader(
+            self._model.transformer, tokenizer, variation, num_slots=NUM_SLOTS, room=room + _MARGIN_TOKENS
+        )
+        forced = []
+        for item, context, answer in zip(block, contexts, answers, strict=True):
+            memories = reader.memories([written[text] for text in self._references(item, cell)])
+            forced.append(ForcedAnswer(context, answer, (memories,)))
+        return AnswerScorer(reader).score(forced)
+
+    def _references(self, item: Item, cell: _Cell) -> tuple[str, ...]:
+        count = cell.variation.plan.memories_per_chunk
+        return item.wrong_references[:count] if cell.is_wrong else picked(item, count)
+
+    def _cut(self, text: str) -> list[int]:
+        if text not in self._tokens:
+            self._tokens[text] = self._model.tokenizer.encode(text)[: self._default.max_reference_tokens]
+        return self._tokens[text]
+
+    def _add(self, key: str, scores: Sequence[AnswerScore], seconds: float) -> None:
+        nll = [sum(score.nll) / len(score.nll) for score in scores]
+        greedy = [all(score.is_greedy) for score in scores]
+        self._results.add(Cell(self._subject.key, self._set_name, key, nll, greedy, round(seconds, 1)))
+        self._done(key)
