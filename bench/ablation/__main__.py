@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.ablation.chart import draw
-from bench.ablation.measure import Ablation, Model
+from bench.ablation.measure import Ablation, Model, sample_of
 from bench.ablation.page import page
 from bench.ablation.results import BASELINES, Results, Subject
 from bench.ablation.variations import MAX_MEMORIES, TITLES, Value, Variation, axes
@@ -104,7 +104,9 @@ def _measure(
 ) -> None:
     labels = {value.variation.key: value.label for value in values}
     console = Console(stderr=True)
-    total = len(sets) * (len({Variation(plan).key, *labels}) + len(BASELINES))
+    keys = {Variation(plan).key, *labels, *BASELINES}
+    total = sum(not results.has(subject, name, key, sample_of(items)) for name, items in sets.items() for key in keys)
+    console.print(f"{total} cells to measure, {len(sets) * len(keys) - total} are there")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -112,7 +114,8 @@ def _measure(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    # Cells come in bursts, those of one writing together: only a long view tells the speed.
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=1e6) as progress:
         task = progress.add_task("", total=total)
         for name, items in sets.items():
 

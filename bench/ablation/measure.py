@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,11 @@ class _Cell:
     is_wrong: bool = False
 
 
+def sample_of(items: Sequence[Item]) -> str:
+    """A digest of everything that the items say."""
+    return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
+
+
 def picked(item: Item, count: int) -> tuple[str, ...]:
     """`count` of an item's references, in their order: those that hold the answer first of all, then the others."""
     first = [*item.gold, *(index for index in range(len(item.references)) if index not in item.gold)]
@@ -63,9 +69,10 @@ class Ablation:
         set_name: str,
         done: Callable[[str], None] = lambda key: None,
     ) -> None:
-        """`done(key)` is told of every cell, measured now or before."""
+        """`done(key)` is told of every cell measured now."""
         self._model, self._default, self._items = model, default, items
         self._results, self._subject, self._set_name, self._done = results, subject, set_name, done
+        self._sample = sample_of(items)
         self._tokens: dict[str, list[int]] = {}
 
     def run(self, variations: Iterable[Variation]) -> None:
@@ -86,10 +93,7 @@ class Ablation:
             gc.collect()
 
     def _is_known(self, key: str) -> bool:
-        if not self._results.has(self._subject, self._set_name, key):
-            return False
-        self._done(key)
-        return True
+        return self._results.has(self._subject, self._set_name, key, self._sample)
 
     def _text(self, mode: str) -> list[AnswerScore]:
         """The baselines that read no memories."""
@@ -154,5 +158,5 @@ class Ablation:
     def _add(self, key: str, scores: Sequence[AnswerScore], seconds: float) -> None:
         nll = [sum(score.nll) / len(score.nll) for score in scores]
         greedy = [all(score.is_greedy) for score in scores]
-        self._results.add(Cell(self._subject.key, self._set_name, key, nll, greedy, round(seconds, 1)))
+        self._results.add(Cell(self._subject.key, self._set_name, key, nll, greedy, round(seconds, 1), self._sample))
         self._done(key)

@@ -54,6 +54,8 @@ class Cell:
     greedy: list[bool]
     """Of each item: whether greedy generation gives the answer."""
     seconds: float = 0.0
+    sample: str = ""
+    """Digest of the items: a set that was changed is measured anew."""
 
     @property
     def mean(self) -> float:
@@ -127,13 +129,15 @@ class Results:
             file.write(json.dumps(value) + "\n")
         self._take(value)
 
-    def has(self, subject: Subject, set_name: str, key: str) -> bool:
-        """Whether this cell is measured already."""
-        return (subject.key, set_name, key) in self.cells
+    def has(self, subject: Subject, set_name: str, key: str, sample: str) -> bool:
+        """Whether this cell is measured already, on these items."""
+        cell = self.cells.get((subject.key, set_name, key))
+        return cell is not None and cell.sample == sample
 
     def cell(self, subject: Subject, set_name: str, key: str) -> Cell | None:
-        """The cell, if it is measured."""
-        return self.cells.get((subject.key, set_name, key))
+        """The cell, if it is measured on the same items as the set's baseline."""
+        cell, baseline = (self.cells.get((subject.key, set_name, name)) for name in (key, "none"))
+        return cell if cell is None or baseline is None or cell.sample == baseline.sample else None
 
     def sets(self, subject: Subject) -> tuple[str, ...]:
         """Sets of which this subject has cells, in the order of measuring."""

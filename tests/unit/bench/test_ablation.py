@@ -102,12 +102,25 @@ def test_a_stopped_run_measures_only_what_is_missing(model: Model, measured: Res
     ablation(model, results, done).run([value.variation for value in VALUES])
     again = Results.read(file)
     assert again.cells.keys() == measured.cells.keys()
-    assert len(done) == len(measured.cells)
+    assert len(done) == len(measured.cells) - 5
     for key, cell in again.cells.items():
         assert cell.nll == pytest.approx(measured.cells[key].nll, abs=1e-5)
     untouched = file.read_bytes()
     ablation(model, again, []).run([value.variation for value in VALUES])
     assert file.read_bytes() == untouched
+
+
+def test_a_changed_set_is_measured_anew(model: Model, tmp_path: Path) -> None:
+    results = Results(tmp_path / "ablation.jsonl")
+    ablation(model, results, []).run([])
+    before = dict(results.cells)
+    changed = [replace(item, prompt=item.prompt + "x") for item in items()]
+    Ablation(model, PLAN, changed, results=results, subject=SUBJECT, set_name="noise").run([])
+    assert results.cells.keys() == before.keys()
+    assert all(cell.nll != before[key].nll for key, cell in results.cells.items())
+    stale = before[SUBJECT.key, "noise", Variation(PLAN).key]
+    results.add(stale)
+    assert results.cell(SUBJECT, "noise", stale.key) is None  # no longer the baseline's items
 
 
 def test_the_page_and_its_picture(measured: Results, tmp_path: Path) -> None:
