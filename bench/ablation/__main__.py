@@ -1,7 +1,7 @@
 """What each choice of a memory plan is worth: one axis at a time around a default plan, on two sets, with plots.
 
-    python -m bench.ablation --items 48                          # the untrained model; goes on if it was stopped
-    python -m bench.ablation --items 48 --adapter adapters/demo  # a trained one, beside it on the same page
+    python -m bench.ablation --items 48                 # the untrained model; goes on if it was stopped
+    python -m bench.ablation --items 48 --adapter auto  # with the shipped adapter, beside it on the same page
     python -m bench.ablation --axes layers,tokens --sets fiction
     python -m bench.ablation --page-only                                 # page and picture from the results again
 
@@ -25,6 +25,7 @@ from bench.ablation.page import page
 from bench.ablation.results import BASELINES, Results, Subject
 from bench.ablation.variations import MAX_MEMORIES, TITLES, Value, Variation, axes
 from bench.machine import heading
+from model.directory import NONE
 from model.plan import MemoryPlan
 from services.common.config import load as load_settings
 from services.datasets.item import DatasetError, Item
@@ -46,7 +47,9 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=48, help="items of each set (%(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="of the sample (%(default)s)")
     parser.add_argument("--model", help="model directory (the packaged one)")
-    parser.add_argument("--adapter", help="folder of an adapter; its own memory plan is then the default")
+    parser.add_argument(
+        "--adapter", default=NONE, help="folder of an adapter, or auto: the shipped one; its memory plan is the default"
+    )
     parser.add_argument("--plan", help="default plan: preset or JSON file (the adapter's, or the evaluation's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
@@ -79,7 +82,7 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     checkpoint = _checkpoint(arguments)
     plan, config = checkpoint.checked.plan, checkpoint.checked.config
     subject = Subject(
-        name=f"adapter {Path(arguments.adapter).name}" if arguments.adapter else "untrained",
+        name="untrained" if checkpoint.checked.adapter is None else f"adapter {checkpoint.checked.adapter.name}",
         weights=checkpoint.fingerprint,
         plan=plan.to_json(),
         num_layers=config.num_layers,
