@@ -144,6 +144,12 @@ def current_trace_id() -> str:
     return format(span_context.trace_id, "032x") if span_context.is_valid else ""
 
 
+def left_out() -> bool:
+    """Whether the sampler left the current trace out, so that nobody will ever see it."""
+    span_context = trace.get_current_span().get_span_context()
+    return span_context.is_valid and not span_context.trace_flags.sampled
+
+
 class attached:  # noqa: N801 - reads as a statement: `with attached(carrier):`
     """Make an extracted trace context current inside a with block."""
 

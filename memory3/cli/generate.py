@@ -148,13 +148,17 @@ class _Shown:
             trace_id = _trace_id(self.final)
             show("", Waterfall(self.final.timeline))
             show(f"trace {trace_id}" if trace_id else "no trace id: set OTEL_EXPORTER_OTLP_ENDPOINT to export traces")
+            if telemetry.left_out():
+                show("the sampler left it out (OTEL_TRACES_SAMPLER): it is not exported")
             if link := self._link(self.final):
                 print_text(f"{link}\n")  # whole, however narrow the terminal is: it is there to be clicked
 
     def _link(self, final: FinalEvent) -> str:
         """Where the trace can be seen; empty if there is none, or no place for it."""
         trace_id = _trace_id(final)
-        return self.trace_url.replace(TRACE_ID, trace_id) if self.trace_url and trace_id else ""
+        if not self.trace_url or not trace_id or telemetry.left_out():
+            return ""
+        return self.trace_url.replace(TRACE_ID, trace_id)
 
     def _line(self, name: str, event: GenerationEvent, **more: int | str) -> None:
         print_json({"event": name, **jsonable(event), **more})

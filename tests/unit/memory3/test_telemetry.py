@@ -82,6 +82,13 @@ def test_a_process_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert instance() == "pod-7"
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_trace_that_the_sampler_left_out_is_known(share: float) -> None:
+    assert not telemetry.left_out()
+    with TracerProvider(telemetry._sampler(share)).get_tracer("test").start_as_current_span("work"):
+        assert telemetry.left_out() is (share == 0)
+
+
 def test_a_call_outside_any_request_has_no_span() -> None:
     with telemetry.client_span("milvus", {}) as span:
         assert not span.get_span_context().is_valid

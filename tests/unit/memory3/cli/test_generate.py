@@ -169,6 +169,16 @@ def test_a_link_to_the_trace(
     assert "ab" * 16 not in terminal.run("generate", "Where?", "--bank", "wiki", *options).out
 
 
+def test_a_trace_that_is_left_out_has_no_link(
+    server: RecordingServer, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "left_out", lambda: True)
+    prepare(server, answer())
+    screen = terminal.run("generate", "?", "--bank", "wiki", "--trace", "--trace-url", "http://b/{trace_id}")
+    assert "left it out" in screen.lines[-1]
+    assert "http://b/" not in screen.out
+
+
 def test_a_link_without_a_place_for_the_id_is_refused(terminal: Terminal) -> None:
     screen = terminal.run("generate", "hi", "--mode", "none", "--trace-url", "http://localhost:16686")
     assert (screen.code, screen.out) == (2, "")
