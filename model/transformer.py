@@ -35,6 +35,11 @@ def _parameter(*shape: int, dtype: torch.dtype, device: torch.device) -> nn.Para
     return nn.Parameter(torch.empty(*shape, dtype=dtype, device=device), requires_grad=False)
 
 
+def _normed(hidden_TC: Tensor, weight_C: Tensor, eps: float) -> Tensor:
+    # Under autocast the stream may be narrower than the weights.
+    return functional.rms_norm(hidden_TC, weight_C.shape, weight_C.to(hidden_TC.dtype), eps)
+
+
 class Layer(nn.Module):
     """One pre-norm block. Weights that read the same input are fused: one large product is faster than three small."""
 
@@ -54,13 +59,13 @@ class Layer(nn.Module):
 
     def project(self, hidden_TC: Tensor) -> Tensor:
         """Queries, keys and values of the tokens before RoPE, `[T, A, D]`."""
-        normed_TC = functional.rms_norm(hidden_TC, self.attention_norm_C.shape, self.attention_norm_C, self._eps)
+        normed_TC = _normed(hidden_TC, self.attention_norm_C, self._eps)
         return self._linear("qkv_AC", normed_TC).contiguous().view(-1, *self._heads)
 
     def finish(self, hidden_TC: Tensor, y_TE: Tensor) -> Tensor:
         """The residual stream after this block's attention output and MLP."""
         hidden_TC = self._linear("out_CE", y_TE, hidden_TC)
-        normed_TC = functional.rms_norm(hidden_TC, self.mlp_norm_C.shape, self.mlp_norm_C, self._eps)
+        normed_TC = _normed(hidden_TC, self.mlp_norm_C, self._eps)
         gate_TW, up_TW = self._linear("gate_up_FC", normed_TC).chunk(2, dim=-1)
         return self._linear("down_CW", functional.silu(gate_TW) * up_TW, hidden_TC)
 
@@ -127,5 +132,5 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_TC: Tensor) -> Tensor:
         """float32 `[T, V]`: scores of the token after each of these."""
-        normed_TC = functional.rms_norm(hidden_TC, self.final_norm_C.shape, self.final_norm_C, self.config.rms_norm_eps)
+        normed_TC = _normed(hidden_TC, self.final_norm_C, self.config.rms_norm_eps)
         return linear(normed_TC, self.head_VC).float().contiguous()

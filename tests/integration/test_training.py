@@ -69,8 +69,10 @@ def test_stopped_early_it_goes_on_too(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # two processes that import torch, and their rendezvous
-def test_two_processes_equal_one_with_all_items(finished: Path, tmp_path: Path) -> None:
-    run(command(finished / "config.toml", tmp_path / "two", processes=2))
+def test_two_processes_with_accumulation_equal_one(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(finished / "model")
+    (tmp_path / "plan.json").symlink_to(finished / "plan.json")
+    run(command(write_config(tmp_path, accumulation=2), tmp_path / "two", processes=2))
     two, one = (read_factors(folder / "adapter") for folder in (tmp_path / "two", finished / "whole"))
     for name, (down_RI, up_OR) in one.items():
         torch.testing.assert_close(two[name][0], down_RI, atol=1e-4, rtol=1e-3)
@@ -134,10 +136,10 @@ items = 2
 """
 
 
-@pytest.mark.parametrize("stage", ["warmup", "memory"])
-def test_a_model_is_trained_from_scratch(finished: Path, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(("stage", "extra"), [("warmup", 'precision = "bfloat16"'), ("memory", "recompute = true")])
+def test_a_model_is_trained_from_scratch(finished: Path, tmp_path: Path, stage: str, extra: str) -> None:
     config = tmp_path / "config.toml"
-    config.write_text(SEQUENCES.format(folder=finished, stage=stage, extra="recompute = true"))
+    config.write_text(SEQUENCES.format(folder=finished, stage=stage, extra=extra))
     run_here(command(config, tmp_path / "out"))
     lines = curves(tmp_path / "out")
     assert lines[-1]["eval/text/none"] < lines[0]["eval/text/none"]
