@@ -18,7 +18,9 @@ class Curves:
         """Lines of steps after `first_step` are dropped: they are run again."""
         self._path = folder / _FILE
         kept = [line for line in read_curves(folder) if line["step"] <= first_step] if first_step else []
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        fresh = folder / f"{_FILE}.new"
+        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        fresh.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / _BOARD), purge_step=first_step + 1 if first_step else None)
 
