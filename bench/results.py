@@ -1,0 +1,159 @@
+"""The quality of the shipped checkpoint on every set, beside the model as published: docs/results/ and docs/results.md.
+
+    python -m bench.results                  # runs what docs/results/ lacks, then writes the page
+    python -m bench.results --again fiction  # measures these once more
+
+Each run is one call of `memory3 eval`, so every figure of the page can be had alone by the command beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "docs" / "results"
+PAGE = FOLDER.parent / "results.md"
+ALL = "none,rag,rag-gold,memory,memory-wrong,rag+memory"
+THREE = "none,rag,memory,memory-wrong"
+UNTRAINED = ("--adapter", "none")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `memory3 eval`."""
+
+    name: str
+    set: str
+    items: int
+    modes: str = THREE
+    options: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """As one would type it."""
+        return [
+            "eval",
+            "--set",
+            self.set,
+            "--items",
+            str(self.items),
+            "--seed",
+            "7",
+            "--modes",
+            self.modes,
+            *self.options,
+        ]
+
+
+def _tokens(kept: int) -> tuple[str, ...]:
+    return ("--tokens-per-memory", str(kept), "--no-generate")
+
+
+RUNS = (
+    Run("fiction", "fiction", 48, ALL),
+    Run("fiction-16", "fiction", 48, THREE, _tokens(16)),
+    Run("fiction-untrained-8", "fiction", 48, THREE, (*UNTRAINED, *_tokens(8))),
+    Run("fiction-untrained-16", "fiction", 48, THREE, (*UNTRAINED, *_tokens(16))),
+    Run("halueval", "halueval", 48, ALL),
+    Run("halueval-16", "halueval", 48, THREE, _tokens(16)),
+    Run("halueval-untrained-8", "halueval", 48, THREE, (*UNTRAINED, *_tokens(8))),
+    Run("halueval-untrained-16", "halueval", 48, THREE, (*UNTRAINED, *_tokens(16))),
+    Run("continuation", "continuation", 32, THREE, ("--no-generate",)),
+    Run("continuation-16", "continuation", 32, THREE, _tokens(16)),
+    Run("continuation-untrained-8", "continuation", 32, THREE, (*UNTRAINED, *_tokens(8))),
+    Run("continuation-untrained-16", "continuation", 32, THREE, (*UNTRAINED, *_tokens(16))),
+    Run("halueval-choice", "halueval-choice", 48, THREE, ("--no-generate",)),
+    Run("phenotypes", "phenotypes", 32, THREE, ("--no-generate",)),
+    Run("licences", "licences", 64, THREE, ("--no-generate", "--retrieval", "start")),
+    Run("wikipedia", "wikipedia", 48, THREE, ("--retrieval", "start")),
+)
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", nargs="*", default=[], metavar="NAME", help="measure these though they are there")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="measure no others")
+    given = parser.parse_args()
+    FOLDER.mkdir(exist_ok=True)
+    for number, run in enumerate(RUNS, 1):
+        file = FOLDER / f"{run.name}.json"
+        if (file.exists() and run.name not in given.again) or (given.only and run.name not in given.only):
+            continue
+        print(f"[{number}/{len(RUNS)}] memory3 {' '.join(run.command)}", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "memory3.cli", *run.command, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        file.write_text(json.dumps(json.loads(done.stdout), indent=1) + "\n", encoding="utf-8")
+    reports = {run.name: json.loads(path.read_text()) for run in RUNS if (path := FOLDER / f"{run.name}.json").exists()}
+    PAGE.write_text(_page(reports), encoding="utf-8")
+    print(f"wrote {PAGE}", file=sys.stderr)
+
+
+def _page(reports: dict[str, dict[str, Any]]) -> str:
+    parts = [(FOLDER / "opening.md").read_text(encoding="utf-8").rstrip(), _summary(reports)]
+    parts += [_section(run, reports[run.name]) for run in RUNS if run.name in reports]
+    parts.append((FOLDER / "closing.md").read_text(encoding="utf-8").rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(reports: dict[str, dict[str, Any]]) -> str:
+    """Share of the gap between nothing and text that memories close, by set, checkpoint and kept tokens."""
+    rows = [
+        "| set | untrained, 8 tokens | untrained, 16 | trained, 8 tokens | trained, 16 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name in ("fiction", "halueval", "continuation"):
+        cells = [_gap(reports.get(key)) for key in (f"{name}-untrained-8", f"{name}-untrained-16", name, f"{name}-16")]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(["## Share of the none-to-RAG gap that memories close", "", *rows])
+
+
+def _gap(report: dict[str, Any] | None) -> str:
+    figures = report["modes"].get("memory", {}) if report else {}
+    if figures.get("gap_closed") is None:
+        return "-"
+    return f"{figures['gap_closed']:.0%} ({figures['gap_closed_low']:.0%} to {figures['gap_closed_high']:.0%})"
+
+
+def _section(run: Run, report: dict[str, Any]) -> str:
+    header = report["header"]
+    adapter = f"adapter {header['adapter'][:12]}" if header["adapter"] else "no adapter"
+    about = (
+        f"{adapter}, {header['tokens_per_memory']} tokens a memory, codec {header['codec']}, {header['dtype']}, "
+        f"{header['items']} items; {header['date']} UTC, {header['machine']}, {header['seconds']:.0f} s"
+    )
+    names = ["nll", "to none", "gap closed", "em", "contains", "choice"]
+    rows = [[f"`{mode}`", *_cells(figures)] for mode, figures in report["modes"].items()]
+    used = [0, *(column for column in range(1, len(names) + 1) if any(row[column] for row in rows))]
+    titles = ["mode", *names]
+    lines = [
+        "| " + " | ".join(titles[column] for column in used) + " |",
+        "|" + "|".join(" ---: " if column else " --- " for column in used) + "|",
+        *("| " + " | ".join(row[column] for column in used) + " |" for row in rows),
+    ]
+    return "\n".join([f"### {run.name}", "", f"    memory3 {' '.join(run.command)}", "", about, "", *lines])
+
+
+def _cells(figures: dict[str, Any]) -> list[str]:
+    def share(name: str) -> str:
+        return "" if figures.get(name) is None else f"{figures[name]:.0%} ± {figures[f'{name}_se']:.0%}"
+
+    difference = figures.get("nll_difference")
+    gap = figures.get("gap_closed")
+    return [
+        f"{figures['nll']:.3f} ± {figures['nll_se']:.3f}",
+        "" if difference is None else f"{difference:+.3f} ± {figures['nll_difference_se']:.3f}",
+        "" if gap is None else f"{gap:.0%} ({figures['gap_closed_low']:.0%} to {figures['gap_closed_high']:.0%})",
+        share("em"),
+        share("contains"),
+        share("choice_accuracy"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
