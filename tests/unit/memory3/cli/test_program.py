@@ -129,7 +129,7 @@ def test_a_collector_that_is_down_costs_neither_words_nor_time(server: Recording
         capture_output=True, text=True, check=False, timeout=60, env=environment,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 15  # the exporters' own limits would make it over 20
     trace_id = done.stdout.splitlines()[-2].removeprefix("trace ")
     assert len(trace_id) == 32
     assert server.calls[0].metadata["traceparent"].split("-")[1] == trace_id
