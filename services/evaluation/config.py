@@ -50,8 +50,8 @@ class EvaluationSettings(BaseSettings):
         description="host:port of the retrieval tier, for sets with real retrieval; `start`: one of our own. Also "
         "MEMORY3_EVALUATION_RETRIEVAL.",
     )
-    retrieve_seconds: float = Field(30.0, gt=0, description="Deadline of one retrieve; seconds.")
-    start_seconds: float = Field(120.0, gt=0, description="How long a retrieval tier of our own may take to start; s.")
+    retrieve_seconds: float = Field(120.0, gt=0, description="Deadline of one retrieve; seconds.")
+    start_seconds: float = Field(300.0, gt=0, description="How long a retrieval tier of our own may take to start; s.")
     model: str = Field(
         "package",
         description='A model directory, or "package": the installed weights package, converted once into cache_dir.',

