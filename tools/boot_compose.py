@@ -21,7 +21,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,9 @@ class Boot:
             folders = [f"--data-root={self.work}/data", f"--exec-root={self.work}/exec", f"--pidfile={self.work}/pid"]
             daemon = subprocess.Popen(["dockerd", *folders, f"-H={self._host}"], stdout=log, stderr=log)
         try:
-            self._until(lambda: self.run("docker", "version", check=False), 60, "dockerd")
+            self._until(
+                lambda: self.run("docker", "version", "-f", "{{.Server.Version}}", check=False).strip(), 60, "dockerd"
+            )
             yield
         finally:
             daemon.send_signal(signal.SIGTERM)
@@ -112,7 +114,7 @@ class Boot:
         )
         self.run("docker", "build", "-t", BUILD_BASE, str(context))
 
-    def build(self, tiers: Sequence[str]) -> None:
+    def build(self, tiers: Sequence[str], stand_ins: Sequence[str]) -> None:
         """Our images, then the stand-ins."""
         for tier in tiers:
             with self.step(f"build {tier}"):
@@ -120,7 +122,8 @@ class Boot:
                 arguments = ["-f", f"services/{tier}/Dockerfile", "-t", name, "--build-arg", f"BUILD_BASE={BUILD_BASE}"]
                 self.run("docker", "build", *arguments, ".")
                 self.seen["images"][tier] = self.contents(name)
-        for name, file in (("s3", "seaweedfs"), ("milvus", "milvus")):
+        files = {"s3": "seaweedfs", "milvus": "milvus"}
+        for name, file in ((name, files[name]) for name in stand_ins):
             with self.step(f"build stand-in {name}"):
                 arguments = [
                     "-f",
@@ -155,14 +158,14 @@ class Boot:
         assert not [item for item in about["Config"]["Env"] if "SECRET" in item or "TOKEN" in item or "PIP_" in item]
         return {"MB": round(about["Size"] / 1e6), **inside}
 
-    def up(self, changes: Mapping[str, str]) -> None:
-        """Start the stack and wait until every tier can serve."""
+    def up(self, *services: str) -> None:
+        """Start the stack, or these services of it, and wait until every tier can serve."""
         secrets = dict.fromkeys(("S3_SECRET_KEY", "RAY_TOKEN", "GRAFANA_PASSWORD"), "a-secret-of-this-run")
-        values = example_environment(**secrets, COMPOSE_PROFILES="store,index", OTLP_ENDPOINT="", **changes)
+        values = example_environment(**secrets, COMPOSE_PROFILES="store,index", OTLP_ENDPOINT="")
         values["TEST_CA"] = str(host_ca())
         self._env_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
         with self.step("up"):
-            self.compose("up", "--detach", "--no-build")
+            self.compose("up", "--detach", "--no-build", *services)
         with self.step("ready"):
             self._until(self.serving, 900, "the tiers")
 
@@ -207,6 +210,16 @@ class Boot:
         answer: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
         return {key: answer[key] for key in ("text", "finish_reason", "usage") if key in answer}
 
+    def share_keys(self) -> None:
+        """Two replicas of the memory tier behind Docker's own name server, before and after one is killed."""
+        script = HERE / "pool_check.py"
+        for name in ("two replicas", "one killed"):
+            volumes = ("-v", f"{script}:/check.py:ro", "--network", "memory3_default")
+            command = ("docker", "run", "--rm", "--read-only", *volumes, "memory3-memory:0.1.0", "python", "/check.py")
+            self.seen.setdefault("memory", {})[name] = json.loads(self.run(*command))
+            if name == "two replicas":
+                self.run("docker", "kill", "memory3-memory-2")
+
     def restarts(self) -> None:
         """Each container restarted while questions are asked; the stack answers again without a hand."""
         for name in RESTARTED:
@@ -250,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("/tmp/memory3-compose"))
     parser.add_argument("--wheels", type=Path, help="folder with a CPU build of torch")
+    parser.add_argument("--memory-only", action="store_true", help="only the memory tier with its S3 store")
     parser.add_argument("--keep", action="store_true", help="keep images and layers for the next run")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -258,10 +272,15 @@ def main() -> None:
         try:
             with boot.step("base images"):
                 boot.base_images(options.wheels)
-            boot.build(TIERS)
-            boot.up({})
-            boot.use()
-            boot.restarts()
+            if options.memory_only:
+                boot.build(("memory",), ("s3",))
+                boot.up("s3", "bootstrap", "memory")
+                boot.share_keys()
+            else:
+                boot.build(TIERS, ("s3", "milvus"))
+                boot.up()
+                boot.use()
+                boot.restarts()
         finally:
             with contextlib.suppress(SystemExit):
                 boot.compose("down", "--volumes", "--timeout", "60", check=False)

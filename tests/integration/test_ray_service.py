@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,40 +28,51 @@ from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
 from tests.helpers.waiting import until
 from tools import chart
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SECONDS = 150.0
 TOKEN = "what-kuberay-makes-up"
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
+HEAD = """
+import signal, sys, ray
+ray.init(
+    num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=int(sys.argv[1]),
+    object_store_memory=80_000_000, _node_ip_address="127.0.0.1", _system_config={"worker_niceness": 0},
+    log_to_driver=False,
+)
+print("gcs", ray.get_runtime_context().gcs_address, flush=True)
+signal.pause()
+"""
+"""A Ray node as the head pod has it; not `ray start`, which ends with any of its helpers, on a busy machine too."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager
-def ray_node(env: Mapping[str, str], ports: Mapping[str, int]) -> Iterator[None]:
-    """One head node, as the head pod starts it; stopped with all its processes."""
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # short: sockets lie below it
-        command = [
-            *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"),
-            *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--object-store-memory=80000000"),
-            *(f"--temp-dir={folder}", "--disable-usage-stats"),
-            *(f"--{name}={number}" for name, number in ports.items()),
-        ]
-        with (Path(folder) / "head.log").open("w") as log:
-            head = subprocess.Popen(
-                command, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, stdout=log, stderr=subprocess.STDOUT
-            )
-            try:
-                yield
-            finally:
-                head.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    head.wait(30)
-                head.kill()
-                head.wait()
+def ray_head(env: Mapping[str, str], dashboard_port: int) -> Iterator[str]:
+    """The address of a head node that has started; stopped with all its processes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD, str(dashboard_port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as head:
+        try:
+            assert head.stdout is not None
+            said = (line.split() for line in head.stdout)
+            yield next(words[1] for words in said if words[:1] == ["gcs"])
+        finally:
+            head.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                head.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
 
 
 def authorization() -> dict[str, str]:
@@ -80,9 +92,11 @@ def applications(dashboard: str, config: Mapping[str, Any] | None = None) -> dic
     if config is not None:
         headers = {"Content-Type": "application/json", **authorization()}
         request = urllib.request.Request(url, json.dumps(config).encode(), headers, method="PUT")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            assert response.status == 200
-    with urllib.request.urlopen(urllib.request.Request(url, headers=authorization()), timeout=30) as response:
+        try:
+            urllib.request.urlopen(request, timeout=SECONDS).close()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode(errors="replace")) from error
+    with urllib.request.urlopen(urllib.request.Request(url, headers=authorization()), timeout=SECONDS) as response:
         state: dict[str, Any] = json.load(response)["applications"]
         return state
 
@@ -104,9 +118,7 @@ async def test_a_front_waits_for_the_charts_application_and_serves_it(tmp_path: 
     plan = tmp_path / "plan.json"
     plan.write_text(tiny_plan().to_json())
     config = serve_config()
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "http")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    config["http_options"] = {"host": "127.0.0.1", "port": ports.pop("http")}
+    config["http_options"] = {"host": "127.0.0.1", "port": free_port()}
     env = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",  # as KubeRay sets them on every Ray container, with authOptions.mode token
@@ -116,22 +128,20 @@ async def test_a_front_waits_for_the_charts_application_and_serves_it(tmp_path: 
         "MEMORY3_DECODER_MODEL": str(model),
         "MEMORY3_DECODER_PLAN": str(plan),
         "MEMORY3_DECODER_AUTOSCALING_MAX": "2",
-        "MEMORY3_DECODER_RAY_ADDRESS": f"127.0.0.1:{ports['port']}",
         "MEMORY3_DECODER_RAY_DEPLOY": "false",
         "MEMORY3_DECODER_PORT": "0",
         "MEMORY3_DECODER_DRAIN_SECONDS": "1",
     }
     log = tmp_path / "front.log"
     log.touch()
-    front = ServiceProcess("services.decoder", env, log)
-    dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-    probe = f"http://127.0.0.1:{ports['dashboard-agent-listen-port']}/api/local_raylet_healthz"
-    with ray_node(env, ports):
-        await until(lambda: answers(probe), "the page that the pods' probes ask", SECONDS)
+    dashboard_port = free_port()
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
+    with ray_head(env, dashboard_port) as address:
         serve_page = f"{dashboard}/api/serve/applications/"
         await until(lambda: answers(serve_page, authorization()), "Ray's dashboard", SECONDS)
         assert not answers(serve_page), "whoever may deploy may run code"
-        starting = asyncio.create_task(asyncio.to_thread(front.start, SECONDS))
+        front = ServiceProcess("services.decoder", {**env, "MEMORY3_DECODER_RAY_ADDRESS": address}, log)
+        starting = asyncio.create_task(asyncio.to_thread(front.start, 3 * SECONDS))
         try:
             said = "waiting for the application memory3-decoder"
             await until(lambda: starting.done() or said in front.log, "the front's complaint", SECONDS)
