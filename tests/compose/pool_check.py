@@ -21,7 +21,7 @@ async def main() -> None:
         for _ in range(2):
             items = [item async for item in pool.batch_get("check", FINGERPRINT, IDS)]
             fetched.append(Counter(f"{item.status.name} {item.tier.name}" for item in items))
-        shares = Counter((await pool.order(identifier))[0].address for identifier in IDS)
+        shares = Counter([(await pool.order(identifier))[0].address for identifier in IDS])
         print(json.dumps({"shares": sorted(shares.values()), "first": fetched[0], "second": fetched[1]}))  # noqa: T201 - the run reads it
 
 
