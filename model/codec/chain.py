@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.codec.arrays import MemoryArrays
 from model.codec.base import Arrays, ArraySpec, ArraysToArrays, ArraysToBytes, BytesToBytes, Specs, Stage
 from model.codec.floats import Bf16, Fp32
+from model.codec.int4 import Int4
 from model.codec.int8 import Int8
 from model.codec.pack import Pack, packed_bytes
 from model.codec.record import (
@@ -28,7 +29,7 @@ from model.codec.record import (
 from model.identity import ID_HEX_DIGITS
 from model.plan import MemoryPlan
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Fp32, Bf16, Int8, Pack)}
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Fp32, Bf16, Int8, Int4, Pack)}
 """Every stage a plan may name."""
 
 

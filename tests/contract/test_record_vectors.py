@@ -23,7 +23,7 @@ from model.codec.record import RecordError, RecordHeader, check_identity, pack_r
 from model.plan import MemoryPlan
 
 VECTORS = Path(__file__).parent / "vectors"
-CODECS = ("fp32", "bf16", "int8")
+CODECS = ("fp32", "bf16", "int8", "int4")
 REFERENCE_ID = "00112233445566778899aabbccddeeff"
 FINGERPRINT = "ffeeddccbbaa99887766554433221100"
 PREAMBLE = 40
@@ -72,6 +72,13 @@ def decode_by_hand(codec: str, payload: bytes) -> tuple[list[float], list[float]
         halves = struct.unpack_from("<48H", payload)
         numbers = [struct.unpack("<f", struct.pack("<I", half << 16))[0] for half in halves]
         return numbers[:24], numbers[24:], list(payload[96:])
+    if codec == "int4":
+        arrays = []
+        for start in (0, 24):
+            halves, scales = payload[start : start + 12], struct.unpack_from("<6e", payload, start + 12)
+            codes = [nibble - 7 for byte in halves for nibble in (byte & 15, byte >> 4)]
+            arrays.append([float(np.float32(code) * np.float32(scales[i // 4])) for i, code in enumerate(codes)])
+        return arrays[0], arrays[1], list(payload[48:])
     arrays = []
     for start in (0, 36):
         codes, scales = struct.unpack_from("<24b", payload, start), struct.unpack_from("<6e", payload, start + 24)
