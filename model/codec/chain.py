@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.codec.arrays import MemoryArrays
 from model.codec.base import Arrays, ArraySpec, ArraysToArrays, ArraysToBytes, BytesToBytes, Specs, Stage
+from model.codec.codebook import Codebook
 from model.codec.floats import Bf16, Fp32
 from model.codec.int4 import Int4
 from model.codec.int8 import Int8
@@ -26,10 +27,11 @@ from model.codec.record import (
     pack_record,
     parse_record,
 )
+from model.codec.trellis import Trellis
 from model.identity import ID_HEX_DIGITS
 from model.plan import MemoryPlan
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Fp32, Bf16, Int8, Int4, Pack)}
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Fp32, Bf16, Int8, Int4, Trellis, Pack)}
 """Every stage a plan may name."""
 
 
@@ -50,20 +52,23 @@ class CodecChain:
             )
 
     @classmethod
-    def from_plan(cls, plan: MemoryPlan) -> CodecChain:
+    def from_plan(cls, plan: MemoryPlan, codebook: Codebook | None = None) -> CodecChain:
         """The chain of `plan.codec`, with default parameters; `pack` goes where it belongs unless the plan names it.
 
-        Raises ValueError on a stage that does not exist.
+        Raises ValueError on a stage that does not exist, or one that needs a codebook while there is none.
         """
-        stages = [stage_from_dict({"name": name}) for name in plan.codec]
+        stages = [stage_from_dict({"name": name}, codebook) for name in plan.codec]
         if not any(isinstance(stage, ArraysToBytes) for stage in stages):
             stages.insert(sum(isinstance(stage, ArraysToArrays) for stage in stages), Pack())
         return cls(tuple(stages))
 
     @classmethod
-    def from_description(cls, description: Sequence[Mapping[str, Any]]) -> CodecChain:
-        """The chain that `describe` describes. Raises ValueError on a stage or parameter that does not exist."""
-        return cls(tuple(stage_from_dict(stage) for stage in description))
+    def from_description(cls, description: Sequence[Mapping[str, Any]], codebook: Codebook | None = None) -> CodecChain:
+        """The chain that `describe` describes.
+
+        Raises ValueError on a stage or parameter that does not exist, or if another codebook is described.
+        """
+        return cls(tuple(stage_from_dict(stage, codebook) for stage in description))
 
     def describe(self) -> list[dict[str, Any]]:
         """The stages with their parameters as JSON types, for the record's header and the model fingerprint."""
@@ -96,6 +101,26 @@ class CodecChain:
         Raises RecordError: "corrupt", "version", or "mismatch" if the record is another reference's, another model's or
         was made by another chain.
         """
+        header, arrays = self.unpack(record, reference_id, model_fingerprint)
+        try:
+            for stage in reversed(self._on_arrays):
+                arrays = stage.decode(arrays)
+            return MemoryArrays(
+                k_LKSD=_owned(arrays["keys"]),
+                v_LKSD=_owned(arrays["values"]),
+                positions_LKS=_owned(arrays["positions"]),
+                num_reference_tokens=header.num_reference_tokens,
+            )
+        except ValueError as error:
+            raise RecordError("corrupt", str(error)) from error
+
+    def unpack(
+        self, record: bytes | bytearray | memoryview, reference_id: str, model_fingerprint: str
+    ) -> tuple[RecordHeader, Arrays]:
+        """Header and arrays as they were packed, for whoever undoes the stages on arrays elsewhere.
+
+        Read-only views of `record` where no stage on bytes made new ones. Raises RecordError as `decode`.
+        """
         header, payload = parse_record(record)
         check_identity(header, reference_id, model_fingerprint)
         if list(header.codec) != self.describe():
@@ -105,13 +130,13 @@ class CodecChain:
             )
         try:
             # Read-only, so that views of the caller's buffer can be told from arrays of our own.
-            arrays = self._decode_payload(payload.toreadonly(), header.shape)
-            return MemoryArrays(
-                k_LKSD=_owned(arrays["keys"]),
-                v_LKSD=_owned(arrays["values"]),
-                positions_LKS=_owned(arrays["positions"]),
-                num_reference_tokens=header.num_reference_tokens,
-            )
+            data: bytes | memoryview = payload.toreadonly()
+            for byte_stage in reversed(self._on_bytes):
+                data = byte_stage.decode(data)
+            specs = _start_specs(header.shape)
+            for stage in self._on_arrays:
+                specs = stage.resolve(specs)
+            return header, self._packers[0].decode(data, specs)
         except ValueError as error:
             raise RecordError("corrupt", str(error)) from error
 
@@ -123,18 +148,6 @@ class CodecChain:
         zeros = "0" * ID_HEX_DIGITS
         header = RecordHeader(zeros, zeros, tuple(self.describe()), shape, num_reference_tokens)
         return PREAMBLE_BYTES + len(header.to_json_bytes()) + packed_bytes(specs)
-
-    def _decode_payload(self, payload: memoryview, shape: tuple[int, int, int, int]) -> Arrays:
-        data: bytes | memoryview = payload
-        for byte_stage in reversed(self._on_bytes):
-            data = byte_stage.decode(data)
-        specs = _start_specs(shape)
-        for stage in self._on_arrays:
-            specs = stage.resolve(specs)
-        arrays = self._packers[0].decode(data, specs)
-        for stage in reversed(self._on_arrays):
-            arrays = stage.decode(arrays)
-        return arrays
 
     @property
     def _on_arrays(self) -> tuple[ArraysToArrays, ...]:
@@ -162,13 +175,26 @@ def _owned(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.flags.writeable else array.copy()
 
 
-def stage_from_dict(description: Mapping[str, Any]) -> Stage:
-    """The stage that `to_dict` describes. Raises ValueError on an unknown name or parameter."""
+def stage_from_dict(description: Mapping[str, Any], codebook: Codebook | None = None) -> Stage:
+    """The stage that `to_dict` describes; `codebook` is taken by the stage that needs one.
+
+    Raises ValueError on an unknown name or parameter, a missing codebook, or one of another identity than described.
+    """
     parameters = dict(description)
     name = parameters.pop("name", None)
     if name not in STAGES:
         raise ValueError(f"codec stage {name!r} does not exist; choose among {', '.join(STAGES)}")
+    if name == Trellis.name:
+        return _trellis(codebook, parameters)
     try:
         return STAGES[name](**parameters)
     except TypeError as error:
         raise ValueError(f"codec stage {name!r} does not take {parameters}: {error}") from error
+
+
+def _trellis(codebook: Codebook | None, parameters: Mapping[str, Any]) -> Trellis:
+    if codebook is None:
+        raise ValueError("codec stage 'trellis' needs a codebook; train one for the model and plan (memory3 quantise)")
+    if parameters and parameters != {"codebook": codebook.identity}:
+        raise ValueError(f"codec stage 'trellis' with {parameters} is not that of the codebook {codebook.identity}")
+    return Trellis(codebook)

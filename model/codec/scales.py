@@ -28,7 +28,7 @@ def scales_of(
     exact = np.abs(numbers).max(axis=-1) / np.float32(largest_code)
     dtype = np.dtype(scale_dtype)
     with np.errstate(over="ignore"):  # an infinite scale is refused below, with a better message
-        scale = exact.astype(dtype)
+        scale: NDArray[np.floating[Any]] = exact.astype(dtype)
         # A scale rounded down would clip the largest number of its run.
         scale = np.where(scale.astype(np.float32) < exact, np.nextafter(scale, dtype.type(np.inf)), scale)
     if np.isinf(scale).any():
@@ -43,7 +43,8 @@ def scales_of(
 def codes_of(numbers: NDArray[np.float32], scale: NDArray[np.floating[Any]]) -> NDArray[np.int8]:
     """`numbers` / `scale` (without the last axis) to the nearest whole number, ties to even; 0 where the scale is 0."""
     divisor = np.where(scale == 0, 1, scale).astype(np.float32)[..., None]
-    return np.rint(numbers / divisor).astype(np.int8)
+    codes: NDArray[np.int8] = np.rint(numbers / divisor).astype(np.int8)
+    return codes
 
 
 def scale_of(name: str) -> str:

@@ -21,7 +21,9 @@ from model.codec.int4 import Int4
 from model.codec.int8 import Int8
 from model.codec.pack import Pack
 from model.codec.record import RecordError, parse_record
+from model.codec.trellis import Trellis
 from model.plan import MemoryPlan
+from tests.helpers.codebooks import a_codebook
 
 REFERENCE_ID, FINGERPRINT = "0" * 32, "1" * 32
 
@@ -49,10 +51,11 @@ CHAINS = {
     "int8-float32": CodecChain((Int8("float32"), Pack())),
     "int4": CodecChain((Int4(), Pack())),
     "int4-groups-of-7": CodecChain((Int4(7, "float32"), Pack())),
+    "trellis": CodecChain((Trellis(a_codebook()), Pack())),
     "bf16-deflate": CodecChain((Bf16(), Pack(), Deflate())),
     "pack": CodecChain((Pack(),)),
 }
-LARGEST_ERROR = {"int4": 0.085, "int4-groups-of-7": 0.085}
+LARGEST_ERROR = {"int4": 0.085, "int4-groups-of-7": 0.085, "trellis": 0.15}
 """Share of a vector's largest number that its decoded numbers may be off; 0.006 for all others."""
 each_chain = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
 
@@ -73,6 +76,13 @@ def a_memory(num_layers: int = 3, num_heads: int = 2, num_kept: int = 5, head_di
     )
 
 
+def fitting(chain: CodecChain, sizes: tuple[int, int, int, int]) -> CodecChain:
+    """The chain itself, or with a codebook for memories of these sizes if it has one for others."""
+    if not isinstance(chain.stages[0], Trellis):
+        return chain
+    return CodecChain((Trellis(a_codebook(*sizes[:2], sizes[3])), *chain.stages[1:]))
+
+
 def round_trip(chain: CodecChain, memory: MemoryArrays) -> MemoryArrays:
     return chain.decode(chain.encode(memory, REFERENCE_ID, FINGERPRINT), REFERENCE_ID, FINGERPRINT)
 
@@ -81,7 +91,7 @@ def round_trip(chain: CodecChain, memory: MemoryArrays) -> MemoryArrays:
 @pytest.mark.parametrize("sizes", [(3, 2, 5, 16), (1, 1, 1, 2), (15, 3, 32, 64)])
 def test_shape_positions_and_dtypes_survive(chain: CodecChain, sizes: tuple[int, int, int, int]) -> None:
     memory = a_memory(*sizes)
-    back = round_trip(chain, memory)
+    back = round_trip(fitting(chain, sizes), memory)
     assert back.shape == memory.shape == sizes
     assert back.num_reference_tokens == 100
     np.testing.assert_array_equal(back.positions_LKS, memory.positions_LKS)
@@ -109,7 +119,7 @@ def test_equal_memories_give_equal_bytes_however_they_lie_in_memory(chain: Codec
 def test_a_second_trip_loses_nothing_more(chain: CodecChain) -> None:
     once = round_trip(chain, a_memory())
     twice = round_trip(chain, once)
-    tolerance = 1e-3 if {"int8", "int4"} & {stage.name for stage in chain.stages} else 0
+    tolerance = 1e-3 if {"int8", "int4", "trellis"} & {stage.name for stage in chain.stages} else 0
     np.testing.assert_allclose(twice.k_LKSD, once.k_LKSD, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(twice.v_LKSD, once.v_LKSD, rtol=tolerance, atol=tolerance)
 
@@ -136,6 +146,7 @@ def test_header_and_description_say_the_same(chain: CodecChain) -> None:
 
 @each_chain
 def test_size_is_known_beforehand(chain: CodecChain) -> None:
+    chain = fitting(chain, (15, 3, 32, 64))
     size = len(chain.encode(a_memory(15, 3, 32, 64), REFERENCE_ID, FINGERPRINT))
     bound = chain.record_bytes((15, 3, 32, 64), 100)
     assert size == bound or (isinstance(chain.stages[-1], Deflate) and size < bound)
@@ -314,24 +325,56 @@ def test_arrays_that_do_not_fit_together_are_refused() -> None:
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "pack"])
 def test_a_plan_need_not_name_pack(name: str) -> None:
-    assert CodecChain.from_plan(plan(name)) == CodecChain.from_plan(plan(name, "pack"))
-    assert [stage.name for stage in CodecChain.from_plan(plan(name)).stages] == [name, "pack"]
+    chain = CodecChain.from_plan(plan(name), a_codebook())
+    assert chain == CodecChain.from_plan(plan(name, "pack"), a_codebook())
+    assert [stage.name for stage in chain.stages] == [name, "pack"]
 
 
 @pytest.mark.parametrize("chain", [c for key, c in CHAINS.items() if key != "bf16-deflate"])
 def test_a_chain_is_rebuilt_from_its_description(chain: CodecChain) -> None:
-    assert CodecChain.from_description(chain.describe()) == chain
+    assert CodecChain.from_description(chain.describe(), a_codebook()) == chain
 
 
 def test_every_stage_is_rebuilt_from_its_description() -> None:
-    for stage in (*(kind() for kind in STAGES.values()), Int8("float32"), Int4(32, "float32")):
-        assert stage_from_dict(stage.to_dict()) == stage
+    plain = [kind() for name, kind in STAGES.items() if name != "trellis"]
+    for stage in (*plain, Int8("float32"), Int4(32, "float32"), Trellis(a_codebook())):
+        assert stage_from_dict(stage.to_dict(), a_codebook()) == stage
+
+
+def test_a_stage_that_needs_a_codebook_takes_the_one_it_names() -> None:
+    with pytest.raises(ValueError, match="needs a codebook"):
+        CodecChain.from_plan(plan("trellis"))
+    described = Trellis(a_codebook()).to_dict()
+    assert described == {"name": "trellis", "codebook": a_codebook().identity}
+    with pytest.raises(ValueError, match=a_codebook(3, 2, 8).identity):
+        stage_from_dict(described, a_codebook(3, 2, 8))
+
+
+def test_a_memory_of_other_shapes_than_the_codebook_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 2, 8\).*trained for \(3, 2, 16\)"):
+        CHAINS["trellis"].encode(a_memory(3, 2, 5, 8), REFERENCE_ID, FINGERPRINT)
+
+
+def test_a_record_of_another_codebook_is_a_mismatch() -> None:
+    record = CodecChain((Trellis(a_codebook(least_bits=5)), Pack())).encode(a_memory(), REFERENCE_ID, FINGERPRINT)
+    with pytest.raises(RecordError, match="codec") as caught:
+        CHAINS["trellis"].decode(record, REFERENCE_ID, FINGERPRINT)
+    assert caught.value.reason == "mismatch"
+
+
+@settings(max_examples=50)
+@given(hnp.arrays(np.float32, (3, 2, 1, 16), elements=float32s))
+def test_trellis_stores_any_number_and_gives_finite_ones(keys: np.ndarray) -> None:
+    memory = MemoryArrays(keys, keys, np.zeros((3, 2, 1), np.uint8), 1)
+    back = round_trip(CHAINS["trellis"], memory)
+    assert np.isfinite(back.k_LKSD).all()
+    assert np.isfinite(back.v_LKSD).all()
 
 
 @pytest.mark.parametrize(
     ("description", "named"),
     [
-        ({"name": "int7"}, "choose among fp32, bf16, int8, int4, pack"),
+        ({"name": "int7"}, "choose among fp32, bf16, int8, int4, trellis, pack"),
         ({}, "None"),
         ({"name": "bf16", "level": 3}, "level"),
         ({"name": "int8", "scale_dtype": "int8"}, "float16, float32"),

@@ -1,0 +1,26 @@
+"""Codebooks of any shape, without training one."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from model.codec.codebook import Codebook, CodebookOrigin
+from model.quantisation.levels import normal_levels
+
+KEY_SIZE = 10.0
+"""Standard deviation of the keys this fits; values have 1."""
+
+
+@functools.cache
+def a_codebook(num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, least_bits: int = 6) -> Codebook:
+    """Random directions, and `least_bits` to `least_bits` + 2 bits for each number of a normally distributed vector."""
+    rng = np.random.default_rng(head_dim)
+    shape = (2, num_layers, num_heads, head_dim)
+    basis_2LKID = np.linalg.qr(rng.standard_normal((*shape, head_dim)))[0]
+    basis_2LKID[0] *= KEY_SIZE
+    origin = CodebookOrigin("a" * 64, tuple(range(num_layers)), 10_000.0, 1)
+    bits_2LKI = rng.integers(least_bits, least_bits + 3, shape).astype(np.uint8)
+    mean_2LKD = 0.1 * rng.standard_normal(shape)
+    return Codebook(origin, mean_2LKD.astype(np.float32), basis_2LKID.astype(np.float32), bits_2LKI, normal_levels())
