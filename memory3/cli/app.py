@@ -21,11 +21,26 @@ from memory3.cli.documents import documents
 from memory3.cli.generate import generate
 from memory3.cli.info import info
 from memory3.cli.inspect import inspect
-from memory3.cli.launch import evaluate, ingest, plan, serve, train
+from memory3.cli.launch import evaluate, ingest, plan, quantise, serve, train
 from memory3.cli.retrieve import retrieve
 from memory3.cli.token import token
 
-COMMANDS = (serve, ingest, generate, retrieve, inspect, banks, documents, delete, info, plan, train, evaluate, token)
+COMMANDS = (
+    serve,
+    ingest,
+    generate,
+    retrieve,
+    inspect,
+    banks,
+    documents,
+    delete,
+    info,
+    plan,
+    train,
+    quantise,
+    evaluate,
+    token,
+)
 
 
 class InOrder(click.Group):

@@ -1,4 +1,4 @@
-"""`memory3 serve`, `ingest`, `plan`, `train` and `eval`: hand over to the services' own programs.
+"""`memory3 serve`, `ingest`, `plan`, `train`, `quantise` and `eval`: hand over to the services' own programs.
 
 The SDK knows no service, so these replace the process and pass every argument on, --help too.
 """
@@ -40,6 +40,13 @@ def plan(arguments: tuple[str, ...]) -> None:
 def train(arguments: tuple[str, ...]) -> None:
     """Train a model or an adapter to read memories (`memory3 train --help`)."""
     _become("services.training", arguments)
+
+
+@click.command(context_settings=_PASS_ON, short_help="Train a codebook that makes memories small.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def quantise(arguments: tuple[str, ...]) -> None:
+    """Train the codebook of the codec `trellis` for a model (`memory3 quantise --help`)."""
+    _become("services.quantisation", arguments)
 
 
 @click.command("eval", context_settings=_PASS_ON, short_help="How well a model answers from its memories.")

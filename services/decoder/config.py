@@ -36,6 +36,10 @@ class DecoderSettings(ServerSettings, CallerSettings):
         description='Folder of an adapter to merge into the model; "auto": the shipped one, for the weights package it '
         'was trained for; "none".',
     )
+    codebook: str = Field(
+        "",
+        description="Codebook file of the codec trellis; empty: codebook.safetensors in the adapter's folder.",
+    )
     plan: str = Field(
         "", description="Memory plan: preset or JSON file; empty: the adapter's, else the preset smollm2-135m."
     )

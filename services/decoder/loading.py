@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from memory3.types import DecoderInfo
-from model.adapter import PLAN_FILE, adapter_plan, merge_adapter, read_adapter_config
+from model.adapter import PLAN_FILE, adapter_digest, adapter_plan, merge_adapter, read_adapter_config
 from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
+from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.config import ModelConfig
 from model.directory import locate_adapter, locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
@@ -38,11 +39,13 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
     directory = model_directory(settings)
     plan = plan_of(settings)
     tokenizer = Tokenizer.load(directory)
+    weights, codec = _identity(settings, directory, plan, tokenizer)
     dtype = _DTYPES[settings.dtype]
     transformer = load_transformer(directory, dtype, _device(settings.device))
     # Before anything is encoded: what is computed with the base's weights is not the adapted model's.
     folder = _adapter(settings)
-    adapter = "" if folder is None else f"+{merge_adapter(transformer, folder)}"
+    if folder is not None:
+        merge_adapter(transformer, folder)
     runner = ModelRunner(
         transformer,
         plan,
@@ -50,14 +53,8 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
         num_slots=settings.num_slots,
         max_context_tokens=settings.max_context_tokens or None,
     )
-    codec = CodecChain.from_plan(plan)
     fingerprint = model_fingerprint(
-        weights_digest(directory) + adapter,
-        tokenizer.digest,
-        plan,
-        MEMORY_LAYOUT_VERSION,
-        settings.dtype,
-        codec.describe(),
+        weights, tokenizer.digest, plan, MEMORY_LAYOUT_VERSION, settings.dtype, codec.describe()
     )
     log.info("model %s loaded in %.1f s, fingerprint %s", directory, time.monotonic() - began, fingerprint)
     return ModelBundle(
@@ -79,8 +76,11 @@ def check_model(settings: DecoderSettings) -> None:
     adapter = _adapter(settings)
     if adapter is not None:
         read_adapter_config(adapter)
-    plan_of(settings).validate(read_config(directory))
-    Tokenizer.load(directory)
+    plan = plan_of(settings)
+    plan.validate(read_config(directory))
+    tokenizer = Tokenizer.load(directory)
+    if find_codebook(plan, settings.codebook, adapter) is not None:
+        _identity(settings, directory, plan, tokenizer)
 
 
 def plan_of(settings: DecoderSettings) -> MemoryPlan:
@@ -91,6 +91,18 @@ def plan_of(settings: DecoderSettings) -> MemoryPlan:
     if adapter is not None and (adapter / PLAN_FILE).is_file():
         return adapter_plan(adapter)
     return read_plan(DEFAULT_PLAN)
+
+
+def _identity(
+    settings: DecoderSettings, directory: Path, plan: MemoryPlan, tokenizer: Tokenizer
+) -> tuple[str, CodecChain]:
+    """Digest of the weights, adapter included, and the codec chain. Raises ValueError if its codebook is another's."""
+    adapter = _adapter(settings)
+    weights = weights_digest(directory) + ("" if adapter is None else f"+{adapter_digest(adapter)}")
+    config = read_config(directory)
+    num_prefix_tokens = len(tokenizer.encode_special(plan.prefix))
+    origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=num_prefix_tokens)
+    return weights, resolve_chain(plan, config, origin, find_codebook(plan, settings.codebook, adapter))
 
 
 def _adapter(settings: DecoderSettings) -> Path | None:

@@ -68,6 +68,10 @@ class EvaluationSettings(BaseSettings):
         default_factory=default_data_dir,
         description="Folder of filtered questions, and of the index of a retrieval tier of our own.",
     )
+    codebook: str = Field(
+        "",
+        description="Codebook file of the codec trellis; empty: codebook.safetensors in the adapter's folder.",
+    )
     plan: str = Field(
         "smollm2-135m", description="Memory plan where no adapter brings one: name of a preset, or path of a JSON file."
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
-from model.adapter import PLAN_FILE, adapter_plan, merge_adapter, read_adapter_config
+from model.adapter import PLAN_FILE, adapter_digest, adapter_plan, merge_adapter, read_adapter_config
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
+from model.codec.codebook import Codebook
+from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.config import ModelConfig
 from model.directory import locate_adapter, locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
@@ -46,6 +48,7 @@ class Checked:
     config: ModelConfig
     adapter: Path | None
     plan: MemoryPlan
+    codebook: Codebook | None
     codec: CodecChain
     dtype: str
     device: str
@@ -77,7 +80,9 @@ class Checkpoint:
     def under(self, plan: MemoryPlan) -> Checkpoint:
         """The same weights under another plan. Raises ValueError if it does not fit them."""
         plan.validate(self.checked.config)
-        return replace(self, checked=replace(self.checked, plan=plan, codec=CodecChain.from_plan(plan)))
+        return replace(
+            self, checked=replace(self.checked, plan=plan, codec=CodecChain.from_plan(plan, self.checked.codebook))
+        )
 
     def measured(self, settings: EvaluationSettings, items: Sequence[Item], generated_tokens: int) -> MeasuredModel:
         """The model with room for the longest context these items can have. Raises ValueError if one is too long."""
@@ -85,6 +90,7 @@ class Checkpoint:
             self.transformer,
             self.tokenizer,
             self.checked.plan,
+            codec=self.checked.codec,
             fingerprint=self.fingerprint,
             num_slots=settings.num_slots,
             max_context_tokens=self._longest(items, generated_tokens),
@@ -122,12 +128,16 @@ def check(settings: EvaluationSettings, choices: Choices) -> Checked:
     if choices.codec is not None:
         plan = replace(plan, codec=tuple(choices.codec))
     plan.validate(config)
-    codec = CodecChain.from_plan(plan)
+    weights = weights_digest(directory) + ("" if adapter is None else f"+{adapter_digest(adapter)}")
+    num_prefix_tokens = len(Tokenizer.load(directory).encode_special(plan.prefix))
+    origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=num_prefix_tokens)
+    codebook = find_codebook(plan, settings.codebook, adapter)
+    codec = resolve_chain(plan, config, origin, codebook)
     dtype = native_dtype() if settings.dtype == "auto" else settings.dtype
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Checked(directory, config, adapter, plan, codec, dtype, device)
+    return Checked(directory, config, adapter, plan, codebook, codec, dtype, device)
 
 
 def load(settings: EvaluationSettings, checked: Checked) -> Checkpoint:

@@ -37,6 +37,7 @@ class MeasuredModel:
         tokenizer: Tokenizer,
         plan: MemoryPlan,
         *,
+        codec: CodecChain,
         fingerprint: str,
         num_slots: int,
         max_context_tokens: int,
@@ -61,7 +62,7 @@ class MeasuredModel:
         )
         self.book = MemoryBook(
             MemoryWriter(transformer, plan, self._runner.prefix, _WRITE_BATCH),
-            CodecChain.from_plan(plan),
+            codec,
             tokenizer,
             fingerprint=fingerprint,
             dtype=transformer.dtype,

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("memory3", "model", "services")
 SERVERS = ("retrieval", "memory", "decoder")
-JOBS = ("ingest", "launch", "planning", "evaluation", "training")
+JOBS = ("ingest", "launch", "planning", "evaluation", "training", "quantisation")
 LIBRARIES = ("common", "datasets")
 """Folders of services/ that are no process: others import them."""
 

@@ -20,6 +20,7 @@ WORDS = [command.name for command in COMMANDS]
 SERVICES = {
     "serve": "services.launch",
     "train": "services.training",
+    "quantise": "services.quantisation",
     "ingest": "services.ingest",
     "plan": "services.planning",
     "eval": "services.evaluation",

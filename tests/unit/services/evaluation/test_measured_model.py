@@ -32,6 +32,7 @@ def model(tokenizer: Tokenizer) -> MeasuredModel:
         tiny_transformer(),
         tokenizer,
         PLAN,
+        codec=CodecChain.from_plan(PLAN),
         fingerprint=FINGERPRINT,
         num_slots=3,
         max_context_tokens=400,

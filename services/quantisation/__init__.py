@@ -1,0 +1,1 @@
+"""Training of a codebook for a model, its adapter and its memory plan: a job, not a server."""

@@ -1,0 +1,155 @@
+"""Composition root of a codebook's training: `memory3 quantise`, or `python -m services.quantisation`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model.codec.codebook import CODEBOOK_FILE
+from model.directory import AUTO, NONE
+from services.common.config import load as load_settings
+from services.datasets import wikipedia
+from services.datasets.draw import Draw
+from services.datasets.item import DatasetError
+from services.datasets.lengths import chunks
+from services.quantisation.config import QuantisationSettings
+from services.quantisation.core import QuantisationError, Request, Trained, train_codebook
+from services.quantisation.measured_model import MeasuredModel
+
+
+def reference_texts(seed: int) -> Iterator[str]:
+    """First references of Wikipedia leads of the training split, in an order drawn by seed. Raises DatasetError."""
+    leads = [document for document in wikipedia.leads() if wikipedia.split_of_lead(document) == "train"]
+    for document in Draw("codebook", "train", seed).shuffled(leads):
+        yield from chunks(document.text)[:1]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--bytes",
+    "bytes_per_vector",
+    type=click.FloatRange(min=0, min_open=True),
+    default=16,
+    show_default=True,
+    help="Bytes of one key or value vector, mean over layers and heads.",
+)
+@click.option(
+    "--references", type=click.IntRange(min=1), default=192, show_default=True, help="References to learn from."
+)
+@click.option(
+    "--recited", type=click.IntRange(min=1), default=128, show_default=True, help="Of these, how many are recited."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the references.")
+@click.option("--model", help="A model directory, or `package`.")
+@click.option("--adapter", help="Folder of an adapter to merge into the model, or none.")
+@click.option("--plan", help="Memory plan: a preset or a JSON file; else the adapter's, else the default.")
+@click.option("--tokens-per-memory", type=click.IntRange(min=1), help="Tokens a memory keeps, in place of the plan's.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Number format of the model.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help=f"File to write, or a folder for {CODEBOOK_FILE}.  [default: the folder of --adapter, else this one]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+def main(
+    *,
+    bytes_per_vector: float,
+    references: int,
+    recited: int,
+    seed: int,
+    model: str | None,
+    adapter: str | None,
+    plan: str | None,
+    tokens_per_memory: int | None,
+    dtype: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Train the codebook of the codec `trellis`: memories in a few bytes a vector, for one model and memory plan.
+
+    References are written and recited, to see how keys and values lie and which of their directions the model reads;
+    bits go where they save the most loss. A changed model, adapter or choice of layers needs a new codebook; another
+    number of tokens per memory does not. docs/compression.md tells how, and what it costs.
+
+    \b
+    Examples:
+      memory3 quantise                                    # 16 bytes a vector, writes ./codebook.safetensors
+      memory3 quantise --adapter my-adapter/              # writes my-adapter/codebook.safetensors
+      memory3 quantise --bytes 12 --plan my-plan.json --out small.safetensors
+    """
+    settings = load_settings(QuantisationSettings)
+    given = {"model": model, "adapter": adapter, "dtype": dtype}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    path = out or Path("." if adapter in {None, AUTO, NONE} else str(adapter)).expanduser()
+    path = path / CODEBOOK_FILE if path.is_dir() else path
+    request = Request(bytes_per_vector, references, min(recited, references), seed)
+    began = time.monotonic()
+    try:
+        if not path.parent.is_dir():
+            raise QuantisationError(f"{path.parent} is no folder; make it, or give another --out")
+        trained = _train(settings, plan, tokens_per_memory, request)
+        trained.fitted.codebook.save(path)
+    except (DatasetError, QuantisationError, ValueError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    report = _report(trained, path, request, time.monotonic() - began)
+    click.echo(json.dumps(report) if as_json else _told(report))
+
+
+def _train(
+    settings: QuantisationSettings, plan: str | None, tokens_per_memory: int | None, request: Request
+) -> Trained:
+    measured_model = MeasuredModel(settings, plan, tokens_per_memory)
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("references"), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("references", total=None)
+        return train_codebook(
+            measured_model,
+            reference_texts(request.seed),
+            request,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _report(trained: Trained, path: Path, request: Request, seconds: float) -> dict[str, Any]:
+    fitted = trained.fitted
+    return {
+        "codebook": fitted.codebook.identity,
+        "file": str(path),
+        "bytes_per_vector": fitted.codebook.bytes_per_vector,
+        "key_bytes": fitted.key_bytes,
+        "value_bytes": fitted.value_bytes,
+        "lost_share": fitted.lost_share,
+        "references": request.num_references,
+        "recited": request.num_recited,
+        "vectors": trained.num_vectors,
+        "nll": trained.nll,
+        "seconds": seconds,
+    }
+
+
+def _told(report: dict[str, Any]) -> str:
+    return (
+        "codebook {codebook} in {file}\n"
+        "  {bytes_per_vector:.2f} bytes a vector (keys {key_bytes:.1f}, values {value_bytes:.1f}), "
+        "{lost_share:.2%} of the weighted error left\n"
+        "  from {vectors} vectors of each layer and head, {references} references, {recited} of them recited at "
+        "{nll:.2f} nats a token; {seconds:.0f} s\n"
+        'to use it, name the codec "trellis" in the memory plan, and this file as MEMORY3_DECODER_CODEBOOK '
+        "(one that lies in the adapter's folder is found there)"
+    ).format(**report)
+
+
+if __name__ == "__main__":
+    main(prog_name="memory3 quantise")

@@ -1,0 +1,91 @@
+"""The model of a training of a codebook: settings -> weights, adapter merged, under a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model.adapter import PLAN_FILE, adapter_digest, adapter_plan, merge_adapter
+from model.checkpoint import load_transformer, read_config, weights_digest
+from model.codec.codebook import CodebookOrigin
+from model.codec.resolve import codebook_origin
+from model.context import ContextOpening
+from model.directory import locate_adapter, locate_model
+from model.plan import MemoryPlan
+from model.plan_file import read_plan
+from model.quantisation.sensitivity import Sensitivity, measure_sensitivity
+from model.tokenizer import Tokenizer
+from services.common.processor import native_dtype
+from services.quantisation.config import QuantisationSettings
+from services.quantisation.ports import Progress
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class MeasuredModel:
+    """Implements `services.quantisation.ports.Model`. Raises ValueError or OSError if the parts do not fit."""
+
+    def __init__(self, settings: QuantisationSettings, plan: str | None, tokens_per_memory: int | None) -> None:
+        """`plan` and `tokens_per_memory` go before what settings and adapter say; None leaves it."""
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        directory = locate_model(settings.model, settings.cache_dir)
+        adapter = locate_adapter(settings.adapter, settings.model)
+        config = read_config(directory)
+        self.plan = _plan(plan, adapter, settings.plan)
+        if tokens_per_memory is not None:
+            self.plan = replace(self.plan, tokens_per_memory=tokens_per_memory)
+        self.plan.validate(config)
+        self._tokenizer = Tokenizer.load(directory)
+        self._prefix_tokens = self._tokenizer.encode_special(self.plan.prefix)
+        weights = weights_digest(directory) + ("" if adapter is None else f"+{adapter_digest(adapter)}")
+        self._origin = codebook_origin(self.plan, config, weights=weights, num_prefix_tokens=len(self._prefix_tokens))
+        dtype = native_dtype() if settings.dtype == "auto" else settings.dtype
+        device = settings.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._transformer = load_transformer(directory, _DTYPES[dtype], device)
+        if adapter is not None:
+            merge_adapter(self._transformer, adapter)
+        self._transformer.requires_grad_(False)
+        self._batch_size = settings.batch_size
+
+    @property
+    def origin(self) -> CodebookOrigin:
+        return self._origin
+
+    @property
+    def tokens_per_memory(self) -> int:
+        return self.plan.tokens_per_memory
+
+    def encode(self, text: str) -> list[int]:
+        """See `Model`."""
+        return self._tokenizer.encode(text)[: self.plan.max_reference_tokens]
+
+    def measure(
+        self, references: Sequence[Sequence[int]], num_recited: int, seed: int, progress: Progress
+    ) -> Sensitivity:
+        """See `Model`."""
+        return measure_sensitivity(
+            self._transformer,
+            self.plan,
+            self._prefix_tokens,
+            ContextOpening(self._tokenizer, self.plan).tokens(reads_memories=True),
+            references,
+            num_recited=num_recited,
+            seed=seed,
+            batch_size=self._batch_size,
+            progress=progress,
+        )
+
+
+def _plan(asked: str | None, adapter: Path | None, default: str) -> MemoryPlan:
+    """The one that is asked for; else the one the adapter was trained under, if it brings one; else the default."""
+    if asked is not None:
+        return read_plan(asked)
+    if adapter is not None and (adapter / PLAN_FILE).is_file():
+        return adapter_plan(adapter)
+    return read_plan(default)
