@@ -1,0 +1,171 @@
+"""What each codec makes of a memory: bytes, error, speed, and what it costs in likelihood.
+
+    python -m bench.codecs --codebook codebook.safetensors --sets fiction,continuation --items 100
+    python -m bench.codecs --adapter my-adapter/ --codebook my-adapter/codebook.safetensors
+
+Real weights, references of the sets. Error is squared error over the variance of keys and of values. Encode and decode
+are milliseconds of one memory on one thread, median and interquartile range; `device` is the expansion of compressed
+bytes by torch where the model is (trellis only), five memories at once, a memory's share. NLL is of mode `memory`, per
+answer token; beside it the paired difference to the first codec and its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from bench.machine import heading
+from model.codec.arrays import MemoryArrays
+from model.codec.chain import CodecChain
+from model.codec.trellis import Trellis
+from model.memory.expand import TrellisExpander
+from model.memory.writer import MemoryWriter
+from model.prefix import encode_prefix
+from services.datasets import registry
+from services.datasets.item import Item
+from services.evaluation.config import EvaluationSettings
+from services.evaluation.loading import Checkpoint, Choices, check, load
+from services.evaluation.measure import Task, measure
+from services.evaluation.modes import Mode
+
+READER = "0" * 32
+MEMORIES_READ = 5
+
+
+def milliseconds(action: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median and interquartile range."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(1000 * (time.perf_counter() - start))
+    low, middle, high = statistics.quantiles(times, n=4)
+    return middle, high - low
+
+
+def written(checkpoint: Checkpoint, texts: Sequence[str]) -> list[MemoryArrays]:
+    """The memories of references."""
+    plan, tokenizer, transformer = checkpoint.checked.plan, checkpoint.tokenizer, checkpoint.transformer
+    prefix = encode_prefix(transformer, tokenizer.encode_special(plan.prefix))
+    tokens = [tokenizer.encode(text)[: plan.max_reference_tokens] for text in texts]
+    return [memory.to_arrays() for memory in MemoryWriter(transformer, plan, prefix).write(tokens)]
+
+
+def relative_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """Squared error over the variance about the mean of each layer, head and dimension."""
+    stacked = np.concatenate(wanted, axis=2)
+    centred = stacked - stacked.mean(axis=2, keepdims=True)
+    return float(((np.concatenate(found, axis=2) - stacked) ** 2).sum() / (centred**2).sum())
+
+
+def device_milliseconds(
+    checkpoint: Checkpoint, chain: CodecChain, records: Sequence[bytes], repeats: int
+) -> float | None:
+    """A memory's share of expanding several at once; None if the codec has no such path."""
+    stage = chain.stages[0]
+    if not isinstance(stage, Trellis):
+        return None
+    packed = [chain.unpack(record, READER, READER)[1] for record in records]
+    most = max(arrays["codes"].shape[0] for arrays in packed)
+    packed = [arrays for arrays in packed if arrays["codes"].shape[0] == most][:MEMORIES_READ]
+    device = checkpoint.transformer.device
+    codes, positions = (
+        torch.from_numpy(np.stack([arrays[name] for arrays in packed])) for name in ("codes", "positions")
+    )
+    expander = TrellisExpander(stage, device, checkpoint.transformer.dtype)
+
+    def expand() -> None:
+        k_ULKSD, _ = expander.expand(codes.to(device), positions.to(device))
+        k_ULKSD[..., 0].sum().item()  # waits for the device
+
+    return milliseconds(expand, repeats)[0] / len(packed)
+
+
+def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats: int) -> tuple[CodecChain, list[str]]:
+    """Bytes, error and speed."""
+    checked = checkpoint.checked
+    chain, config, plan = checked.codec, checked.config, checked.plan
+    records = [chain.encode(memory, READER, READER) for memory in memories]
+    decoded = [chain.decode(record, READER, READER) for record in records]
+    shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
+    size = chain.record_bytes(shape, plan.max_reference_tokens)
+    dense = 2 * config.num_layers * config.num_kv_heads * plan.max_reference_tokens * config.head_dim * 2
+    errors = [
+        relative_error([getattr(m, name) for m in decoded], [getattr(m, name) for m in memories])
+        for name in ("k_LKSD", "v_LKSD")
+    ]
+    encode = milliseconds(lambda: chain.encode(memories[0], READER, READER), repeats)
+    decode = milliseconds(lambda: chain.decode(records[0], READER, READER), repeats)
+    device = device_milliseconds(checkpoint, chain, records, repeats)
+    return chain, [
+        ", ".join(plan.codec),
+        f"{size:,}",
+        f"{dense / size:.0f}",
+        *(f"{error:.4f}" for error in errors),
+        *(f"{middle:.2f} ± {spread:.2f}" for middle, spread in (encode, decode)),
+        "-" if device is None else f"{device:.2f}",
+    ]
+
+
+def nll_of(checkpoint: Checkpoint, settings: EvaluationSettings, name: str, items: Sequence[Item]) -> np.ndarray:
+    """Per item, mode memory."""
+    measured = measure(checkpoint, settings, Task(name, "held-out", items, 0, (Mode.MEMORY,)))
+    return np.array([result.nll for result in measured.results[Mode.MEMORY]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codebook", default="", help="needed for the codec trellis")
+    parser.add_argument("--codecs", default="bf16,int8,int4,trellis", help="the first is what others are compared with")
+    parser.add_argument("--sets", default="fiction,continuation", help="empty measures no likelihood")
+    parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--adapter", default="auto")
+    parser.add_argument("--model", default="package")
+    parser.add_argument("--plan")
+    parser.add_argument("--tokens-per-memory", type=int)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = EvaluationSettings().model_copy(
+        update={"adapter": options.adapter, "model": options.model, "dtype": options.dtype}
+    )
+    sets = {
+        name: registry.load(name, split="held-out", items=options.items, seed=options.seed)
+        for name in filter(None, options.sets.split(","))
+    }
+    texts = [text for items in sets.values() for item in items[:4] for text in item.references]
+    texts = texts or [
+        text for item in registry.load("fiction", split="held-out", items=8, seed=7) for text in item.references
+    ]
+    first: dict[str, np.ndarray] = {}
+    loaded: Checkpoint | None = None
+    titles = ["codec", "bytes", "dense/bytes", "error K", "error V", "encode ms", "decode ms", "device ms", *sets]
+    print(heading())
+    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", flush=True)
+    for codec in options.codecs.split(","):
+        chosen = settings.model_copy(update={"codebook": options.codebook if codec == Trellis.name else ""})
+        choices = Choices(options.plan, (codec,), options.tokens_per_memory)
+        checked = check(chosen, choices)
+        loaded = load(chosen, checked) if loaded is None else replace(loaded, checked=checked)
+        _, row = codec_row(loaded, written(loaded, texts), options.repeats)
+        for name, items in sets.items():
+            nll = nll_of(loaded, chosen, name, items)
+            change = nll - first.setdefault(name, nll)
+            error = change.std(ddof=1) / len(change) ** 0.5
+            row.append(
+                f"{nll.mean():.4f} ({change.mean():+.4f} ± {error:.4f}, {change.mean() / (nll - change).mean():+.2%})"
+            )
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
