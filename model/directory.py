@@ -37,5 +37,5 @@ def locate_adapter(adapter: str, model: str) -> Path | None:
     None where there is none: "none", and "auto" with any other model.
     """
     if adapter == AUTO:
-        return SHIPPED_ADAPTER if model == PACKAGE and SHIPPED_ADAPTER.is_dir() else None
+        return SHIPPED_ADAPTER if model == PACKAGE else None
     return None if adapter == NONE else Path(adapter).expanduser()
