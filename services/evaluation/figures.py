@@ -117,9 +117,9 @@ def _share_error(values: Sequence[bool]) -> float:
 
 
 def _gap_closed(nll: Floats, none: Floats, rag: Floats, seed: int) -> tuple[float | None, float | None, float | None]:
-    """The share and its interval; None where text is no better than nothing: there is no gap to close."""
+    """The share and its interval; None where text is not clearly better than nothing: there is no gap to close."""
     gap = float((none - rag).mean())
-    if gap <= 0:
+    if gap <= 2 * (_standard_error(none - rag) or 0.0):
         return None, None, None
     closed = float((none - nll).mean()) / gap
     picks = np.random.default_rng(seed).integers(len(nll), size=(_RESAMPLES, len(nll)))

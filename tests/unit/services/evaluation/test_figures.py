@@ -62,6 +62,12 @@ def test_there_is_no_gap_where_text_does_not_help() -> None:
     assert figures[Mode.RAG].gap_closed is None
 
 
+def test_a_gap_within_its_error_is_none_to_close() -> None:
+    """Its share would be some thousand per cent of next to nothing."""
+    results = {Mode.NONE: rows([4.0, 5.0, 6.0]), Mode.RAG: rows([5.0, 5.0, 4.9]), Mode.MEMORY: rows([4.0, 4.0, 4.0])}
+    assert summarise(results, 0)[Mode.MEMORY].gap_closed is None
+
+
 def test_shares() -> None:
     results = rows([1.0], em=True, contains=True, is_choice_right=True, is_summed_choice_right=False)
     results += rows([1.0, 1.0, 1.0], contains=False, is_choice_right=False, is_summed_choice_right=True)
