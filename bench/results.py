@@ -19,7 +19,7 @@ from typing import Any
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.parent / "results.md"
 ALL = "none,rag,rag-gold,memory,memory-wrong,rag+memory"
-THREE = "none,rag,memory,memory-wrong"
+FOUR = "none,rag,memory,memory-wrong"
 UNTRAINED = ("--adapter", "none")
 
 
@@ -30,7 +30,7 @@ class Run:
     name: str
     set: str
     items: int
-    modes: str = THREE
+    modes: str = FOUR
     options: tuple[str, ...] = ()
 
     @property
@@ -55,22 +55,24 @@ def _tokens(kept: int) -> tuple[str, ...]:
 
 
 RUNS = (
-    Run("fiction", "fiction", 48, ALL),
-    Run("fiction-16", "fiction", 48, THREE, _tokens(16)),
-    Run("fiction-untrained-8", "fiction", 48, THREE, (*UNTRAINED, *_tokens(8))),
-    Run("fiction-untrained-16", "fiction", 48, THREE, (*UNTRAINED, *_tokens(16))),
-    Run("halueval", "halueval", 48, ALL),
-    Run("halueval-16", "halueval", 48, THREE, _tokens(16)),
-    Run("halueval-untrained-8", "halueval", 48, THREE, (*UNTRAINED, *_tokens(8))),
-    Run("halueval-untrained-16", "halueval", 48, THREE, (*UNTRAINED, *_tokens(16))),
-    Run("continuation", "continuation", 32, THREE, ("--no-generate",)),
-    Run("continuation-16", "continuation", 32, THREE, _tokens(16)),
-    Run("continuation-untrained-8", "continuation", 32, THREE, (*UNTRAINED, *_tokens(8))),
-    Run("continuation-untrained-16", "continuation", 32, THREE, (*UNTRAINED, *_tokens(16))),
-    Run("halueval-choice", "halueval-choice", 48, THREE, ("--no-generate",)),
-    Run("phenotypes", "phenotypes", 32, THREE, ("--no-generate",)),
-    Run("licences", "licences", 64, THREE, ("--no-generate", "--retrieval", "start")),
-    Run("wikipedia", "wikipedia", 48, THREE, ("--retrieval", "start")),
+    Run("fiction", "fiction", 32, FOUR, _tokens(8)),
+    Run("halueval", "halueval", 32, FOUR, _tokens(8)),
+    Run("continuation", "continuation", 24, FOUR, _tokens(8)),
+    Run("fiction-16", "fiction", 32, FOUR, _tokens(16)),
+    Run("halueval-16", "halueval", 32, FOUR, _tokens(16)),
+    Run("continuation-16", "continuation", 24, FOUR, _tokens(16)),
+    Run("fiction-untrained-8", "fiction", 32, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("halueval-untrained-8", "halueval", 32, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("continuation-untrained-8", "continuation", 24, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("fiction-untrained-16", "fiction", 32, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("halueval-untrained-16", "halueval", 32, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("continuation-untrained-16", "continuation", 24, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("fiction-all-modes", "fiction", 48, ALL),
+    Run("halueval-all-modes", "halueval", 48, ALL),
+    Run("halueval-choice", "halueval-choice", 48, FOUR, ("--no-generate",)),
+    Run("phenotypes", "phenotypes", 32, FOUR, ("--no-generate",)),
+    Run("licences", "licences", 64, FOUR, ("--no-generate", "--retrieval", "start")),
+    Run("wikipedia", "wikipedia", 48, FOUR, ("--retrieval", "start")),
 )
 
 
