@@ -4,7 +4,7 @@
     python -m bench.codecs --adapter my-adapter/ --codebook my-adapter/codebook.safetensors
 
 Real weights, references of the sets. Error is squared error over the variance of keys and of values. Encode and decode
-are milliseconds of one memory on one thread, median and interquartile range; `device` is the expansion of compressed
+are milliseconds of one memory, median and interquartile range; `device` is the expansion of compressed
 bytes by torch where the model is (trellis only), five memories at once, a memory's share. NLL is of mode `memory`, per
 answer token; beside it the paired difference to the first codec and its standard error.
 """
@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,13 +26,15 @@ from model.codec.arrays import MemoryArrays
 from model.codec.chain import CodecChain
 from model.codec.trellis import Trellis
 from model.memory.expand import TrellisExpander
+from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.prefix import encode_prefix
 from services.datasets import registry
 from services.datasets.item import Item
 from services.evaluation.config import EvaluationSettings
+from services.evaluation.core import Evaluation
 from services.evaluation.loading import Checkpoint, Choices, check, load
-from services.evaluation.measure import Task, measure
+from services.evaluation.memory_book import MemoryBook
 from services.evaluation.modes import Mode
 
 READER = "0" * 32
@@ -88,7 +91,7 @@ def device_milliseconds(
     return milliseconds(expand, repeats)[0] / len(packed)
 
 
-def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats: int) -> tuple[CodecChain, list[str]]:
+def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats: int) -> list[str]:
     """Bytes, error and speed."""
     checked = checkpoint.checked
     chain, config, plan = checked.codec, checked.config, checked.plan
@@ -104,8 +107,8 @@ def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats:
     encode = milliseconds(lambda: chain.encode(memories[0], READER, READER), repeats)
     decode = milliseconds(lambda: chain.decode(records[0], READER, READER), repeats)
     device = device_milliseconds(checkpoint, chain, records, repeats)
-    return chain, [
-        ", ".join(plan.codec),
+    return [
+        f"{plan.codec[0]} {book.bytes_per_vector:g}" if (book := checked.codebook) else ", ".join(plan.codec),
         f"{size:,}",
         f"{dense / size:.0f}",
         *(f"{error:.4f}" for error in errors),
@@ -114,15 +117,42 @@ def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats:
     ]
 
 
-def nll_of(checkpoint: Checkpoint, settings: EvaluationSettings, name: str, items: Sequence[Item]) -> np.ndarray:
+class Remembering(MemoryWriter):
+    """Writes each reference once, whatever the codec."""
+
+    known: ClassVar[dict[str, ExplicitMemory]] = {}
+
+    def write(
+        self, references: Sequence[Sequence[int]], reference_ids: Sequence[str] | None = None
+    ) -> list[ExplicitMemory]:
+        """See `MemoryWriter`."""
+        ids = list(reference_ids or ())
+        fresh = [(tokens, name) for tokens, name in zip(references, ids, strict=True) if name not in self.known]
+        written = super().write([tokens for tokens, _ in fresh], [name for _, name in fresh]) if fresh else []
+        self.known.update({memory.reference_id: memory for memory in written})
+        return [self.known[name] for name in ids]
+
+
+def nll_of(checkpoint: Checkpoint, settings: EvaluationSettings, items: Sequence[Item]) -> np.ndarray:
     """Per item, mode memory."""
-    measured = measure(checkpoint, settings, Task(name, "held-out", items, 0, (Mode.MEMORY,)))
-    return np.array([result.nll for result in measured.results[Mode.MEMORY]])
+    model, checked, transformer = checkpoint.measured(settings, items, 0), checkpoint.checked, checkpoint.transformer
+    prefix = encode_prefix(transformer, checkpoint.tokenizer.encode_special(checked.plan.prefix))
+    model.book = MemoryBook(
+        Remembering(transformer, checked.plan, prefix),
+        checked.codec,
+        checkpoint.tokenizer,
+        fingerprint=READER,
+        dtype=transformer.dtype,
+        device=transformer.device,
+        max_bytes=settings.memory_bytes,
+    )
+    outcome = Evaluation(model, (Mode.MEMORY,)).run(items)
+    return np.array([result.nll for result in outcome.results[Mode.MEMORY]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codebook", default="", help="needed for the codec trellis")
+    parser.add_argument("--codebook", default="", help="for the codec trellis; several with commas: a row each")
     parser.add_argument("--codecs", default="bf16,int8,int4,trellis", help="the first is what others are compared with")
     parser.add_argument("--sets", default="fiction,continuation", help="empty measures no likelihood")
     parser.add_argument("--items", type=int, default=100)
@@ -133,8 +163,9 @@ def main() -> None:
     parser.add_argument("--plan")
     parser.add_argument("--tokens-per-memory", type=int)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; numpy takes what OMP_NUM_THREADS says")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     settings = EvaluationSettings().model_copy(
         update={"adapter": options.adapter, "model": options.model, "dtype": options.dtype}
     )
@@ -151,14 +182,17 @@ def main() -> None:
     titles = ["codec", "bytes", "dense/bytes", "error K", "error V", "encode ms", "decode ms", "device ms", *sets]
     print(heading())
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", flush=True)
-    for codec in options.codecs.split(","):
-        chosen = settings.model_copy(update={"codebook": options.codebook if codec == Trellis.name else ""})
+    books = {
+        codec: options.codebook.split(",") if codec == Trellis.name else [""] for codec in options.codecs.split(",")
+    }
+    for codec, book in ((codec, book) for codec, files in books.items() for book in files):
+        chosen = settings.model_copy(update={"codebook": book})
         choices = Choices(options.plan, (codec,), options.tokens_per_memory)
         checked = check(chosen, choices)
         loaded = load(chosen, checked) if loaded is None else replace(loaded, checked=checked)
-        _, row = codec_row(loaded, written(loaded, texts), options.repeats)
+        row = codec_row(loaded, written(loaded, texts), options.repeats)
         for name, items in sets.items():
-            nll = nll_of(loaded, chosen, name, items)
+            nll = nll_of(loaded, chosen, items)
             change = nll - first.setdefault(name, nll)
             error = change.std(ddof=1) / len(change) ** 0.5
             row.append(
