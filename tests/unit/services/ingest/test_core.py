@@ -293,14 +293,20 @@ async def test_a_long_document_goes_in_parts_and_alone(ingest, tiers):
 
 
 async def test_the_number_of_documents_under_way_is_bounded(ingest, tiers):
+    """The first three wait for one another, and then long enough for a fourth to come, if any may."""
     under_way = most = 0
+    three = asyncio.Event()
     original = tiers.upsert
 
     async def slow(*arguments, **named):
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        await asyncio.sleep(0)
+        if under_way == 3:
+            three.set()
+        await three.wait()
+        for _ in range(20):
+            await asyncio.to_thread(lambda: None)
         under_way -= 1
         return await original(*arguments, **named)
 
