@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from model.adapter import AdapterConfig, base_digest, save_adapter
+from model.adapter import AdapterConfig, base_digest, check_base, read_factors, save_adapter
 from model.checkpoint import load_transformer, read_config, save_transformer
-from model.directory import locate_model
+from model.directory import locate_adapter, locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.tokenizer import Tokenizer
 from model.training.initial import initial_transformer
 from model.training.lora import adapter_factors, add_adapter
 from model.transformer import Transformer
-from services.training.config import ConfigError, TrainingConfig, TrainingSettings
+from services.training.config import AdapterOptions, ConfigError, TrainingConfig, TrainingSettings
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOKENIZER_FILES = ("tokenizer.json", "special_tokens.json", "tokenizer_config.json", "generation_config.json")
@@ -92,8 +92,29 @@ def _adapter_export(
         first_layer=options.first_layer,
         seed=config.seed,
     )
+    if (start := locate_adapter(options.start, config.model)) is not None:
+        _start_from(start, options, transformer)
     dtype = _DTYPES[options.dtype]
     return lambda folder: save_adapter(folder, adapter_factors(transformer), description, plan, dtype)
+
+
+def _start_from(folder: Path, options: AdapterOptions, transformer: Transformer) -> None:
+    """Give the factors the values of an adapter of the same form. Raises ConfigError, AdapterError."""
+    given = check_base(transformer, folder)
+    if (given.rank, given.alpha) != (options.rank, options.alpha):
+        raise ConfigError(
+            f"adapter.start {folder} has rank {given.rank} and alpha {given.alpha:g}; the config says rank "
+            f"{options.rank} and alpha {options.alpha:g}: give both alike"
+        )
+    ours, theirs = adapter_factors(transformer), read_factors(folder)
+    if ours.keys() != theirs.keys():
+        raise ConfigError(
+            f"adapter.start {folder} has not the config's projections: {min(ours.keys() ^ theirs.keys())} is in one "
+            "of them only; give adapter.targets and adapter.first_layer as it was trained with"
+        )
+    for module, factors in ours.items():
+        for values, start in zip(factors, theirs[module], strict=True):
+            values.data.copy_(start)
 
 
 def _model_export(transformer: Transformer, plan: MemoryPlan, directory: Path) -> Callable[[Path], None]:

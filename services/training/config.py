@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.directory import NONE
 from model.training.lora import TARGETS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -46,6 +47,10 @@ class AdapterOptions(Section):
         default=0, ge=0, description="Layers below have no adapter, and going back ends here, which saves its time."
     )
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Of the adapter's files.")
+    start: str = Field(
+        default=NONE,
+        description='Folder of an adapter to go on from, "auto" for the shipped one, "none" for a new one.',
+    )
 
 
 class OptimizerOptions(Section):

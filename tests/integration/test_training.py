@@ -114,6 +114,32 @@ def test_a_run_goes_on_with_its_own_config_only(finished: Path, tmp_path: Path) 
     assert "was begun with another optimizer" in run_here(command(config, finished / "whole", "--resume"), code=1)
 
 
+def test_a_run_goes_on_from_an_adapter(finished: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    text = (finished / "config.toml").read_text()
+    config.write_text(text.replace("rank = 2", f'rank = 2\nstart = "{finished}/whole/adapter"'))
+    run_here(command(config, tmp_path / "on"))
+    begun, ended = curves(tmp_path / "on")[0], curves(finished / "whole")[-1]
+    names = [name for name in begun if name.startswith("eval/")]
+    assert names
+    assert {name: begun[name] for name in names} == pytest.approx({name: ended[name] for name in names}, abs=1e-4)
+    assert begun["eval/fiction/memory/4"] != pytest.approx(
+        curves(finished / "whole")[0]["eval/fiction/memory/4"], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("rank = 4", "has rank 2"), ("rank = 2\nfirst_layer = 1", "has not the config's projections: layers.0.")],
+)
+def test_an_adapter_of_another_form_is_refused(finished: Path, tmp_path: Path, change: str, message: str) -> None:
+    config = tmp_path / "config.toml"
+    text = (finished / "config.toml").read_text()
+    config.write_text(text.replace("rank = 2", f'{change}\nstart = "{finished}/whole/adapter"'))
+    assert message in run_here(command(config, tmp_path / "out"), code=1)
+    assert not (tmp_path / "out").exists()
+
+
 SEQUENCES = """
 model = "{folder}/model"
 plan = "{folder}/plan.json"
