@@ -102,8 +102,8 @@ class Boot:
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "memory3", "actions": actions, "credentials": [S3_KEYS]}
         (self.work / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        s3 = ("server", "-dir=/tmp", "-ip.bind=0.0.0.0", "-s3", "-s3.port=8333", "-s3.config=/s3.json")
-        self._stand_in("s3", f"{RELEASE}-seaweedfs-s3", ("-v", f"{self.work}/s3.json:/s3.json:ro"), s3)
+        s3 = ("server", "-dir=/data", "-ip.bind=0.0.0.0", "-s3", "-s3.port=8333", "-s3.config=/s3.json")
+        self._stand_in("s3", f"{RELEASE}-seaweedfs-s3", ("--tmpfs=/data", "-v", f"{self.work}/s3.json:/s3.json:ro"), s3)
         self._stand_in("milvus", f"{RELEASE}-milvus", (), ())
 
     def _stand_in(self, name: str, service: str, options: tuple[str, ...], command: tuple[str, ...]) -> None:
@@ -216,7 +216,9 @@ class Boot:
         """SIGTERM to one of two, while questions are asked; the other goes on with all keys."""
         _, leaving = self._pods("memory")
         with self.step("shares of two"):
-            self.seen["two memory pods"] = self.shares()
+            two = self.seen["two memory pods"] = self.shares()
+        _expect(len(two["shares"]) == 2 and min(two["shares"]) > 0, f"two pods share the keys: {two}")
+        _expect(set(two["second"]) == {"FOUND RAM"}, f"the second fetch is answered from the RAM of the two: {two}")
         gone = threading.Thread(target=self.remove, args=(leaving,))
         with self.step("a memory pod goes"):
             gone.start()
@@ -226,7 +228,9 @@ class Boot:
             gone.join()
         self.seen["answers while a memory pod went"] = answers
         with self.step("shares of one"):
-            self.seen["one memory pod"] = self.shares()
+            one = self.seen["one memory pod"] = self.shares()
+        _expect(one["shares"] == [sum(two["shares"])], f"the pod that is left has all keys: {one}")
+        _expect(one["first"].get("FOUND RAM") in two["shares"], f"its own records are still in its RAM: {one}")
 
     def down(self) -> None:
         """SIGTERM to every pod, callers first; says which containers had been started anew, and how each ended."""
@@ -239,6 +243,7 @@ class Boot:
                 self.podman("pod", "stop", "--time", grace, pod.name, check=False)
                 about = json.loads(self.podman("container", "inspect", pod.container_name))[0]
                 ended[pod.name] = {"restarts": about["RestartCount"], "exit": about["State"]["ExitCode"]}
+        _expect(not any(item["restarts"] for item in ended.values()), f"no container was started anew: {ended}")
 
     def clear(self) -> None:
         """No container, network or volume of this run is left."""
@@ -275,6 +280,11 @@ class Boot:
             if time.monotonic() > until:
                 sys.exit(f"{what}: not within {limit_s:g} s")
             time.sleep(1)
+
+
+def _expect(holds: bool, claim: str) -> None:
+    if not holds:
+        sys.exit(f"this does not hold: {claim}")
 
 
 @contextlib.contextmanager
