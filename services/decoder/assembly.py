@@ -23,6 +23,7 @@ from services.decoder.loading import load_model
 from services.decoder.memory_cache import MemoryCache
 from services.decoder.memory_loader import MemoryLoader
 from services.decoder.model_bundle import ModelBundle
+from services.decoder.ports import Tiers
 from services.decoder.prompt import PromptBuilder
 from services.decoder.recall import Recaller
 from services.decoder.worker import Worker, WorkerParts
@@ -34,14 +35,29 @@ _PROBE_ID = "0" * 32
 """A reference that does not exist: asking for it is the cheapest question that goes through to the store."""
 
 
-async def build_worker(settings: DecoderSettings) -> Worker:
-    """A started worker. Raises ValueError, as services.decoder.loading.load_model."""
+def connect(settings: DecoderSettings) -> Tiers:
+    """The tiers at the addresses that the settings name; they need not be up yet."""
+    # A recall has a tight deadline and a fallback; a write has neither, so its client retries.
+    security = settings.security
+    retrieval = RetrievalClient(settings.retrieval_address, retry=False, security=security)
+    memory = open_memory(settings.memory_address, retry=False, security=security)
+    patient_memory = open_memory(settings.memory_address, security=security)
+
+    async def close() -> None:
+        for client in (retrieval, memory, patient_memory):
+            await client.close()
+
+    return Tiers(retrieval, memory, patient_memory, close)
+
+
+async def build_worker(settings: DecoderSettings, tiers: Tiers | None = None) -> Worker:
+    """A started worker; without `tiers` it connects to those of the settings. Raises ValueError, as load_model."""
     # In a thread that ends: loading makes torch's pool of threads there, and a pool that outlives it would slow the
     # one of the device's thread (libgomp spins less between operations when there are more threads than cores).
     with ThreadPoolExecutor(1) as loader:
         model = await asyncio.get_running_loop().run_in_executor(loader, load_model, settings)
     worker = Worker(
-        _parts(settings, model),
+        _parts(settings, model, tiers or connect(settings)),
         max_generations=settings.max_generations_per_worker,
         recall_deadline_ms=settings.recall_deadline_ms,
         text_events_per_second=settings.text_events_per_second,
@@ -50,7 +66,7 @@ async def build_worker(settings: DecoderSettings) -> Worker:
     return worker
 
 
-def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
+def _parts(settings: DecoderSettings, model: ModelBundle, tiers: Tiers) -> WorkerParts:
     engine = Engine(
         model.runner,
         functools.partial(IncrementalDetokenizer, model.tokenizer),
@@ -64,30 +80,25 @@ def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
         max_pending=settings.max_pending_writes,
     )
     device = Device(engine, model.writer, limits)
-    # A recall has a tight deadline and a fallback; a write has neither, so its client retries.
-    security = settings.security
-    retrieval = RetrievalClient(settings.retrieval_address, retry=False, security=security)
-    memory = open_memory(settings.memory_address, retry=False, security=security)
-    patient_memory = open_memory(settings.memory_address, security=security)
     slow_s, fetch_s = settings.tier_slow_ms / 1000, settings.fetch_timeout_ms / 1000
     retrieval_breaker = CircuitBreaker(
-        "retrieval", functools.partial(retrieval.list_banks, timeout=slow_s), slow_after_s=slow_s
+        "retrieval", functools.partial(tiers.retrieval.list_banks, timeout=slow_s), slow_after_s=slow_s
     )
     memory_breaker = CircuitBreaker(
         "memory",
-        functools.partial(memory.stat, "probe", model.fingerprint, [_PROBE_ID], timeout=slow_s),
+        functools.partial(tiers.memory.stat, "probe", model.fingerprint, [_PROBE_ID], timeout=slow_s),
         slow_after_s=slow_s,
     )
     encoding = Encoding(device, model)
     cold_start = ColdStart(
         encoding,
-        patient_memory,
+        tiers.patient_memory,
         model.fingerprint,
         put_parallelism=settings.put_parallelism,
         put_timeout_s=_WRITE_TIMEOUT_S,
     )
     loader = MemoryLoader(
-        memory,
+        tiers.memory,
         model,
         MemoryCache(settings.cache_bytes),
         memory_breaker,
@@ -95,13 +106,12 @@ def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
         cold_start_per_fetch=settings.cold_start_per_recall,
         fetch_timeout_s=fetch_s,
     )
-    recaller = Recaller(retrieval, retrieval_breaker, loader, retrieve_timeout_s=fetch_s)
+    recaller = Recaller(tiers.retrieval, retrieval_breaker, loader, retrieve_timeout_s=fetch_s)
 
     async def close() -> None:
         for part in (recaller, loader, cold_start, retrieval_breaker, memory_breaker):
             await part.close()
-        for client in (retrieval, memory, patient_memory):
-            await client.close()
+        await tiers.close()
 
     return WorkerParts(
         model=model,
@@ -111,7 +121,7 @@ def _parts(settings: DecoderSettings, model: ModelBundle) -> WorkerParts:
         recaller=recaller,
         writer=Writer(
             encoding,
-            patient_memory,
+            tiers.patient_memory,
             model.fingerprint,
             put_parallelism=settings.put_parallelism,
             timeout_s=_WRITE_TIMEOUT_S,

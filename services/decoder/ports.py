@@ -5,10 +5,12 @@ The clients of the SDK satisfy the last two as they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from memory3.types import (
+    Bank,
     DecoderInfo,
     FetchedRecord,
     GenerationEvent,
@@ -57,6 +59,10 @@ class ReferenceSource(Protocol):
         """Hits for each query, by falling score."""
         ...
 
+    async def list_banks(self, *, timeout: float) -> Sequence[Bank]:
+        """All banks; asked to find out whether the tier answers."""
+        ...
+
 
 class MemorySource(Protocol):
     """Keeps records (memory3.memory.MemoryClient)."""
@@ -76,3 +82,16 @@ class MemorySource(Protocol):
     async def put(self, bank: str, reference_id: str, model_fingerprint: str, record: bytes, *, timeout: float) -> bool:
         """Store one record; whether it is new."""
         ...
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """The other two tiers, as one worker reaches them."""
+
+    retrieval: ReferenceSource
+    memory: MemorySource
+    """For recalls: fails at once."""
+    patient_memory: MemorySource
+    """For writes: tries again."""
+    close: Callable[[], Awaitable[None]]
+    """Called when the worker has ended."""

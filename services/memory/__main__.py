@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -56,8 +57,11 @@ def observe(ram: RamTier, core: MemoryCore, breaker: Breaker) -> None:
     gauge(semconv.METRIC_STORE_DOWN, lambda: int(breaker.is_open))
 
 
-async def serve(settings: MemorySettings, backend: ObjectStore) -> None:
-    """Serve until the process is told to stop."""
+@contextlib.asynccontextmanager
+async def open_core(
+    settings: MemorySettings, backend: ObjectStore
+) -> AsyncGenerator[tuple[MemoryCore, Callable[[], Awaitable[None]]], None]:
+    """The core on this store, and what checks that it can be used; the store is closed at the end of the block."""
     breaker = Breaker(
         failures_to_open=settings.breaker_failures,
         first_pause_s=settings.breaker_pause_seconds,
@@ -74,9 +78,15 @@ async def serve(settings: MemorySettings, backend: ObjectStore) -> None:
     core = MemoryCore(store, ram, bounds)
     observe(ram, core, breaker)
     try:
-        await serve_forever(settings, mounts(core), [store.check])
+        yield core, store.check
     finally:
         await store.close()
+
+
+async def serve(settings: MemorySettings, backend: ObjectStore) -> None:
+    """Serve until the process is told to stop."""
+    async with open_core(settings, backend) as (core, check):
+        await serve_forever(settings, mounts(core), [check])
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from memory3 import semconv, telemetry
 from memory3.api.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
@@ -60,17 +62,26 @@ def mounts(core: RetrievalCore) -> list[Mount]:
     ]
 
 
-async def serve(settings: RetrievalSettings) -> None:
-    """Serve until the process is told to stop."""
+@contextlib.asynccontextmanager
+async def open_core(
+    settings: RetrievalSettings,
+) -> AsyncGenerator[tuple[RetrievalCore, Callable[[], Awaitable[None]]], None]:
+    """The core on embedder and index, and what checks that the index can be used; closed at the end of the block."""
     batcher = Batcher(
         make_embedder(settings), max_batch_texts=settings.max_batch_texts, max_queue_texts=settings.max_queue_texts
     )
     index = make_index(settings)
     try:
-        await serve_forever(settings, mounts(RetrievalCore(index, batcher)), [index.check])
+        yield RetrievalCore(index, batcher), index.check
     finally:
         await batcher.close()
         await index.close()
+
+
+async def serve(settings: RetrievalSettings) -> None:
+    """Serve until the process is told to stop."""
+    async with open_core(settings) as (core, check):
+        await serve_forever(settings, mounts(core), [check])
 
 
 def main() -> None:
