@@ -93,12 +93,14 @@ chart-docs: $(VENV)/.installed-dev ## Write the chart's schema, README and examp
 	$(BIN)/python tools/chart.py
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some fifteen minutes)
+bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some half an hour)
 	$(BIN)/python -m bench.generation
+	$(BIN)/python -m bench.mesh
 	$(BIN)/python -m bench.writing
 	$(BIN)/python -m bench.retrieval
 	$(BIN)/python -m bench.store_clients
 	$(BIN)/python -m bench.fetch_memories
+	$(BIN)/python -m bench.memory_replicas
 	$(BIN)/python -m bench.tls
 	$(BIN)/python -m bench.tracing
 

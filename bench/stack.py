@@ -64,7 +64,7 @@ def stack(
     try:
         for process in (retrieval, memory):
             started.append(process)
-            process.start()
+            process.start(timeout_s=240)
         decoder = ServiceProcess(
             "services.decoder",
             {

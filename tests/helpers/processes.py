@@ -54,10 +54,10 @@ class ServiceProcess:
                     self._still_alive(deadline)
                     time.sleep(0.05)
 
-    def restart_on_same_port(self, port_variable: str) -> None:
+    def restart_on_same_port(self, port_variable: str, timeout_s: float = 90.0) -> None:
         """Start again where clients still look for it."""
         self._env[port_variable] = self.address.rsplit(":", 1)[1]
-        self.start()
+        self.start(timeout_s)
 
     def kill(self) -> None:
         """SIGKILL to the process and its children, and wait for its end."""

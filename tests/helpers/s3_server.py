@@ -45,10 +45,11 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self._ports = _free_ports(5)
-        s3, master, volume, filer, admin = self._ports
+        self._ports = _free_ports(6)
+        s3, master, volume, filer, admin, metrics = self._ports
         self.endpoint = f"http://127.0.0.1:{s3}"
         self._address = f"127.0.0.1:{s3}"
+        self._metrics = f"http://127.0.0.1:{metrics}/metrics"
         for name in ("data", "log"):
             (folder / name).mkdir(parents=True)
         (folder / "s3.json").write_text(json.dumps(_IDENTITIES))
@@ -65,6 +66,7 @@ class S3Server:
             f"-volume.port={volume}",
             f"-filer.port={filer}",
             f"-admin.port={admin}",
+            f"-metricsPort={metrics}",
             "-webdav=false",
             "-admin.ui=false",
             "-s3.port.iceberg=0",
@@ -86,6 +88,12 @@ class S3Server:
             region="us-east-1",
             http_client=pool,
         )
+
+    def sent_bytes(self, bucket: str) -> int:
+        """Bytes of objects it has sent since it started; it counts a moment after the receiver has them."""
+        counter = f'SeaweedFS_s3_bucket_traffic_sent_bytes_total{{bucket="{bucket}"}} '
+        metrics = urllib3.request("GET", self._metrics, timeout=10.0).data.decode()
+        return sum(int(float(line.removeprefix(counter))) for line in metrics.splitlines() if line.startswith(counter))
 
     def start(self, timeout_s: float = 60.0) -> None:
         """Start, and wait until it takes a signed write. Raises AssertionError with the end of its log otherwise."""
