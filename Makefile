@@ -77,7 +77,7 @@ images: ## Build the four images (DOCKER=podman, IMAGE_ARGS='--build-arg PIP_EXT
 
 .PHONY: test-compose
 test-compose: $(VENV)/.installed-dev ## Boot images and compose file for real with stand-ins (root, Debian, some 20 minutes)
-	$(BIN)/python tools/boot_compose.py $(COMPOSE_ARGS)
+	$(BIN)/python -m tools.boot_compose $(COMPOSE_ARGS)
 
 .PHONY: test-chart-pods
 test-chart-pods: $(VENV)/.installed-dev ## Boot the chart's pods for real with podman and stand-ins (root, Debian, some 15 minutes)
