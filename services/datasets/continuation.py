@@ -1,123 +1,115 @@
-"""Going on with a text: the last part of a Wikipedia lead, given its earlier parts and leads of articles it names."""
+"""Going on with a news article in its middle: a chunk of it, given the chunks directly before.
+
+The articles are of HaluEval's summarisation part. Whose they are is not clear, so they are measured with and nothing
+else: never trained on, never passed on.
+"""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Collection
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.datasets import lengths
-from services.datasets.draw import Draw
-from services.datasets.given import distractors, take
-from services.datasets.item import BaseDocument, Item, Split
-from services.datasets.wikipedia import leads, split_of_lead
+from services.datasets.draw import Draw, split_of
+from services.datasets.item import DatasetError, Item, Split
+from services.datasets.sources import HALUEVAL_SUMMARISATION
 
-_LONGEST_TARGET = 160
-"""Tokens: two query chunks and a bit."""
-_SHORTEST_TARGET = 90
-_SHORTEST_BEFORE = 70
-_SHORTEST_REFERENCE = 20
-"""Estimated tokens; less is no text to go on with, or tells nothing about it."""
-_OPENING_TOKENS = 38
-"""Estimated tokens of the part that is the prompt; some 32 real ones."""
-_LONGEST_TITLE = 5
-"""Words."""
-_WORD = re.compile(r"\w[\w'’-]*")
+_OPENING_TOKENS = 16
+"""Estimated tokens of the target that are the prompt."""
+_SHORTEST_TARGET = 84
+"""Estimated tokens of prompt and answer; so an answer has some 64 or more."""
 
 
 @dataclass(frozen=True)
-class _Text:
-    """An article in chunks: what is to be gone on with, and what stands before it."""
+class Article:
+    """One article."""
 
-    document: BaseDocument
-    before: list[str]
+    row: int
+    """In the file; of several that are equal, the first."""
+    text: str
+    """Its white space made single spaces."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an article is to be gone on with."""
+
+    number: int
+    """Of the target among the article's chunks."""
+    before: tuple[str, ...]
     target: str
 
 
 def load(split: Split, draw: Draw, items: int, references: int) -> list[Item]:
-    """Drawn articles that are long enough; the references come from articles of the same split."""
-    pool = _long(split)
-    return [_item(text, split, draw.fork(text.document.document_id), references) for text in take(draw, pool, items)]
+    """Drawn articles that are long enough, each with a drawn place in it."""
+    pool = [article for article, of in articles() if of == split]
+    found: list[Item] = []
+    for article in draw.shuffled(pool):
+        if len(found) == items:
+            break
+        own = draw.fork(article.row)
+        if (place := _place(article, own, references)) is not None:
+            found.append(_item(article, place, _other(article, pool, own, references)))
+    if len(found) < items:
+        raise DatasetError(
+            f"{items} items asked of a split that has {len(found)} with {references} references; "
+            f"ask for at most {len(found)}"
+        )
+    return found
 
 
 @functools.cache
-def _first_chunks(split: Split) -> dict[str, str]:
-    """The first chunk of each article of the split, by the article's title."""
-    mine = (document for document in leads() if split_of_lead(document) == split)
-    return {document.title: chunks[0] for document in mine if (chunks := _telling(document.text))}
+def articles() -> tuple[tuple[Article, Split], ...]:
+    """The different articles in the file's order, with their splits."""
+    with HALUEVAL_SUMMARISATION.parsing() as path, path.open(encoding="utf-8") as file:
+        rows: dict[str, int] = {}
+        for row, line in enumerate(file):
+            rows.setdefault(" ".join(json.loads(line)["document"].split()), row)
+    return tuple((Article(row, text), split_of(f"news {text}")) for text, row in rows.items())
 
 
-@functools.cache
-def _long(split: Split) -> tuple[_Text, ...]:
-    """The articles that have enough before a target."""
-    mine = (document for document in leads() if split_of_lead(document) == split)
-    return tuple(text for document in mine if (text := _cut(document)) is not None)
-
-
-def _cut(document: BaseDocument) -> _Text | None:
-    """The target is as many of the last sentences as it may have, without the first; None if a part is too short."""
-    sentences = lengths.spans(document.text)
-    start = len(sentences)
-    while start > 1 and lengths.fits(" ".join(sentences[start - 1 :]), _LONGEST_TARGET):
-        start -= 1
-    before, target = _telling(" ".join(sentences[:start])), " ".join(sentences[start:])
-    if lengths.estimated_tokens(target) < _SHORTEST_TARGET or not before:
+def _place(article: Article, draw: Draw, references: int) -> _Place | None:
+    """A drawn chunk that is long enough and has as many before it; None if there is none."""
+    chunks = lengths.chunks(article.text)
+    possible = [
+        number
+        for number in range(references, len(chunks))
+        if lengths.estimated_tokens(chunks[number]) >= _SHORTEST_TARGET
+    ]
+    if not possible:
         return None
-    long_enough = sum(map(lengths.estimated_tokens, before)) >= _SHORTEST_BEFORE
-    return _Text(document, before, target) if long_enough else None
+    number = draw.one(possible)
+    return _Place(number, tuple(chunks[number - references : number]), chunks[number])
 
 
-def _telling(text: str) -> list[str]:
-    """The chunks of a text, scraps left out."""
-    return [chunk for chunk in lengths.chunks(text) if lengths.estimated_tokens(chunk) >= _SHORTEST_REFERENCE]
+def _other(article: Article, pool: Sequence[Article], draw: Draw, references: int) -> tuple[str, ...]:
+    """What stands before a place of another article."""
+    for other in draw.shuffled(pool):
+        if other is not article and (place := _place(other, draw, references)) is not None:
+            return place.before
+    raise DatasetError(f"only one article has {references} chunks before a place; ask for fewer references")
 
 
-def _item(text: _Text, split: Split, draw: Draw, references: int) -> Item:
-    prompt, answer = _halves(text.target)
-    given, gold = _neighbours(text, split, draw, references)
-    other = draw.one([other for other in _long(split) if other is not text])
+def _item(article: Article, place: _Place, wrong: tuple[str, ...]) -> Item:
+    prompt, answer = _halves(place.target)
     return Item(
-        item_id=f"continuation-{text.document.document_id}",
-        kind="wikipedia-lead",
+        item_id=f"continuation-{article.row}-{place.number}",
+        kind="news",
         prompt=prompt,
         answer=answer,
-        references=given,
-        gold=gold,
-        wrong_references=_neighbours(other, split, draw, references)[0],
+        references=place.before,
+        gold=tuple(range(len(place.before))),
+        wrong_references=wrong,
         accepted=(),
     )
 
 
 def _halves(chunk: str) -> tuple[str, str]:
-    """The chunk cut before a space: some 32 tokens, and the rest with the space."""
+    """The chunk cut before a space: the opening, and the rest with the space."""
     words = chunk.split(" ")
     count = 1
-    while count < len(words) - 1 and lengths.estimated_tokens(" ".join(words[: count + 1])) <= _OPENING_TOKENS:
+    while lengths.estimated_tokens(" ".join(words[: count + 1])) <= _OPENING_TOKENS:
         count += 1
     return " ".join(words[:count]), " " + " ".join(words[count:])
-
-
-def _neighbours(text: _Text, split: Split, draw: Draw, references: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The chunks before the target, then first chunks of articles whose titles stand in them, then drawn ones."""
-    known = _first_chunks(split)
-    own = text.before[-references:]
-    named = [known[title] for title in _titles_in(" ".join(text.before), known) if title != text.document.title]
-    found = list(dict.fromkeys([*own, *named]))[:references]
-    filling = list(known.values())
-    found += distractors(draw, filling, references - len(found), unlike=(known[text.document.title], *found))
-    order = draw.shuffled(range(references))
-    gold = tuple(place for place, number in enumerate(order) if number < len(own))
-    return tuple(found[number] for number in order), gold
-
-
-def _titles_in(text: str, known: Collection[str]) -> list[str]:
-    """Those of the known titles that stand in the text, in its order."""
-    words = list(_WORD.finditer(text))
-    found: dict[str, None] = {}
-    for place, word in enumerate(words):
-        for last in words[place : place + _LONGEST_TITLE]:
-            title = text[word.start() : last.end()]
-            if title in known:
-                found[title] = None
-    return list(found)

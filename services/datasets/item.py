@@ -29,7 +29,7 @@ class Item:
     references: tuple[str, ...]
     """Given references, each of at most 128 tokens, the gold ones at drawn places; () where retrieval decides."""
     gold: tuple[int, ...]
-    """Indexes of the references that hold the answer (continuation: that stand just before the text)."""
+    """Indexes of the references that hold the answer (continuation: that stand directly before the text)."""
     wrong_references: tuple[str, ...]
     """The references of another item; as many."""
     accepted: tuple[str, ...]

@@ -12,7 +12,7 @@ from services.datasets.fiction import generate as fiction
 from services.datasets.item import SPLITS, BaseDocument, DatasetError, Item, KnowledgeBase, Split
 from services.datasets.running_text import text_chunks
 
-__all__ = ["knowledge_base", "load", "names", "text_chunks"]
+__all__ = ["MEASURED_ONLY", "knowledge_base", "load", "names", "text_chunks"]
 
 _Loader = Callable[[Split, Draw, int, int], list[Item]]
 """(split, source of choices, items, references) -> items."""
@@ -26,6 +26,9 @@ _SETS: dict[str, _Loader] = {
     "licences": licences.load,
     "phenotypes": phenotypes.load,
 }
+
+MEASURED_ONLY = frozenset({"continuation"})
+"""Sets of texts whose owners are not known: nothing is trained on them, of neither split."""
 
 _BASES: dict[str, tuple[str, Callable[[], Sequence[BaseDocument]]]] = {
     "wikipedia": ("wikipedia-leads", wikipedia.leads),

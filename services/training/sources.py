@@ -86,6 +86,8 @@ def load_pool(source: Source, *, seed: int, references: int) -> list[Item]:
     """The training items of a source. Raises DatasetError."""
     if source.name == TEXT_SOURCE:
         return text_items(source.items, seed=seed, references=references)
+    if source.name in registry.MEASURED_ONLY:
+        raise DatasetError(f"the set {source.name} may be measured with, not trained on: name another source")
     return registry.load(source.name, split="train", items=source.items, seed=seed, references=references)
 
 

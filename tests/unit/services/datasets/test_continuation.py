@@ -1,47 +1,66 @@
-"""Going on with a text: prompt and answer make up its end, the gold references its beginning."""
+"""Going on with an article: prompt and answer are a chunk of it, the references the chunks directly before."""
 
 from __future__ import annotations
 
 import pytest
 
-from services.datasets.item import SPLITS
-from services.datasets.lengths import estimated_tokens, fits
+from services.datasets import continuation
+from services.datasets.continuation import articles
+from services.datasets.item import SPLITS, DatasetError
+from services.datasets.lengths import chunks, estimated_tokens, fits
 from services.datasets.registry import load
-from services.datasets.wikipedia import leads, split_of_lead
+
+
+def article_of(item_id: str) -> int:
+    return int(item_id.split("-")[1])
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_parts_come_from_one_text_in_their_order(split):
-    texts = {lead.document_id: " ".join(lead.text.split()) for lead in leads() if split_of_lead(lead) == split}
-    for item in load("continuation", split=split, items=100, seed=2):
-        whole = texts[item.item_id.removeprefix("continuation-")]
-        end = " ".join((item.prompt + item.answer).split())
-        assert whole.endswith(end)
-        before = whole.removesuffix(end)
-        assert item.gold
-        for place, reference in enumerate(item.references):
-            assert (" ".join(reference.split()) in before) == (place in item.gold)
-        assert 60 < estimated_tokens(item.prompt + item.answer) <= 140
-        assert estimated_tokens(item.answer) > 40
+def test_the_references_stand_directly_before_the_text(split):
+    texts = {article.row: article.text for article, of in articles() if of == split}
+    items = load("continuation", split=split, items=60, seed=2)
+    assert len({item.item_id for item in items}) == 60
+    for item in items:
+        assert " ".join((*item.references, item.prompt + item.answer)) in texts[article_of(item.item_id)]
+        assert item.gold == (0, 1, 2, 3, 4)
+        assert all(map(fits, item.references))
         assert item.answer.startswith(" ")
+        assert estimated_tokens(item.prompt) <= 16
+        assert 64 <= estimated_tokens(item.answer) <= 112
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_references_are_of_the_split_and_five(split):
-    texts = " ".join(lead.text for lead in leads() if split_of_lead(lead) == split)
-    mine = " ".join(texts.split())
-    for item in load("continuation", split=split, items=30, seed=0):
-        assert len(set(item.references)) == len(set(item.wrong_references)) == 5
-        assert not set(item.references) & set(item.wrong_references)
-        assert all(fits(text) and " ".join(text.split()) in mine for text in item.references)
+def test_the_wrong_references_are_of_one_other_article_of_the_split():
+    mine = {article.row: article.text for article, of in articles() if of == "held-out"}
+    for item in load("continuation", split="held-out", items=20, seed=0):
+        wrong = " ".join(item.wrong_references)
+        assert len(item.wrong_references) == 5
+        assert wrong not in mine[article_of(item.item_id)]
+        assert any(wrong in text for text in mine.values())
+
+
+def test_no_article_is_in_both_splits():
+    train, held_out = ({article.text for article, of in articles() if of == split} for split in SPLITS)
+    assert not train & held_out
+    assert len(held_out) > 1500
 
 
 def test_one_reference_is_the_chunk_before():
-    for item in load("continuation", split="held-out", items=20, seed=0, references=1):
-        assert item.gold == (0,)
+    texts = {article.row: article.text for article, _ in articles()}
+    for item in load("continuation", split="held-out", items=10, seed=0, references=1):
+        pieces = chunks(texts[article_of(item.item_id)])
+        place = pieces.index(item.prompt + item.answer)
+        assert item.references == (pieces[place - 1],)
 
 
 def test_a_seed_chooses_and_settles():
     first, again, other = (load("continuation", split="held-out", items=30, seed=seed) for seed in (1, 1, 2))
     assert first == again
+    assert load("continuation", split="held-out", items=10, seed=1) == first[:10]
     assert {item.item_id for item in first} != {item.item_id for item in other}
+
+
+def test_more_than_there_is_is_refused(monkeypatch):
+    few = articles()[:40]
+    monkeypatch.setattr(continuation, "articles", lambda: few)
+    with pytest.raises(DatasetError, match=r"40 items asked of a split that has \d with 5 references; ask for at most"):
+        load("continuation", split="held-out", items=40, seed=0)

@@ -52,7 +52,7 @@ def change(floors: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_what_was_recorded_holds(run: Run) -> None:
-    assert "recorded the slice ci" in run("--record").output
+    assert "recorded fiction of the slice ci" in run("--record").output
     result = run()
     assert result.exit_code == 0, result.output
     assert "figures hold" in result.output
@@ -73,6 +73,17 @@ def test_other_items_are_not_compared(run: Run, floors: Path) -> None:
     result = run()
     assert result.exit_code == 1
     assert "record new ones with --record" in result.output
+
+
+def test_one_set_is_recorded_alone(run: Run, floors: Path) -> None:
+    floors.write_text(json.dumps({"slices": {"ci": {"halueval": {"floors": {}}}}}))
+    assert run("--record", "--set", "fiction").exit_code == 0
+    recorded = json.loads(floors.read_text())["slices"]["ci"]
+    assert recorded["halueval"] == {"floors": {}}
+    assert recorded["fiction"]["recorded_on"]["dtype"] == "float32"
+    result = run("--set", "novels")
+    assert result.exit_code == 2
+    assert "its sets: fiction" in result.output
 
 
 def test_without_floors_it_says_how_to_record_them(run: Run) -> None:
@@ -103,4 +114,4 @@ def test_wrong_memories_must_not_help(value: float, holds: bool) -> None:
 def test_the_shipped_floors_cover_the_slices() -> None:
     recorded = json.loads(FLOORS.read_text())["slices"]
     for name, parts in recorded.items():
-        assert set(parts) - {"recorded_on"} == {part.set for part in SLICES[name]}
+        assert set(parts) == {part.set for part in SLICES[name]}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 
-from services.datasets.item import Item
-from services.training.sources import share_references
+import pytest
+
+from services.datasets.item import DatasetError, Item
+from services.training.config import Source
+from services.training.sources import load_pool, share_references
 
 
 def _item(number: int, answer: str) -> Item:
@@ -38,3 +41,8 @@ def test_a_reference_that_holds_the_answer_is_no_distractor_and_limits_hold() ->
         assert len(item.references) == 3
         holders = [text for text in item.references if item.accepted[0].casefold() in text.casefold()]
         assert holders == [item.references[item.gold[0]]]
+
+
+def test_a_set_of_texts_that_are_not_ours_to_train_on_is_refused() -> None:
+    with pytest.raises(DatasetError, match="continuation may be measured with, not trained on"):
+        load_pool(Source(name="continuation", share=1.0), seed=1, references=5)
