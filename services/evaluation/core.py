@@ -37,8 +37,9 @@ def check_modes(modes: Sequence[Mode], items: Sequence[Item]) -> None:
             "mode rag-gold needs references known to hold the answer, and this set leaves references to retrieval; "
             f"choose among {', '.join(possible_modes(items))}"
         )
-    if Mode.MEMORY_WRONG in modes and len(items) < 2 and not all(item.wrong_references for item in items):
-        raise EvaluationError("mode memory-wrong reads the references of another item; give at least 2 items")
+    wrong = [mode for mode in modes if Source.WRONG in (READINGS[mode].text, READINGS[mode].memories)]
+    if wrong and len(items) < 2 and not all(item.wrong_references for item in items):
+        raise EvaluationError(f"mode {wrong[0]} reads the references of another item; give at least 2 items")
 
 
 def possible_modes(items: Sequence[Item]) -> tuple[Mode, ...]:

@@ -103,11 +103,16 @@ class Checkpoint:
         opening = len(self.tokenizer.encode_special(plan.context_bos)) + count(plan.separator)
         longest = 0
         for item in items:
-            lengths = [min(count(text) + 1, plan.max_reference_tokens + 1) for text in item.references]
-            references = sum(lengths) if lengths else plan.memories_per_chunk * (plan.max_reference_tokens + 1)
+            references = max(map(self._length_as_text, (item.references, item.wrong_references)))
             answer = max(generated_tokens, *(count(text) for text in item.choices or (item.answer,)))
             longest = max(longest, references + count(item.prompt) + answer)
         return opening + longest + _MARGIN_TOKENS
+
+    def _length_as_text(self, references: Sequence[str]) -> int:
+        """Tokens of references in a prompt, at most; none are given: what retrieval can find."""
+        longest = self.checked.plan.max_reference_tokens
+        lengths = [min(self._count(text), longest) + 1 for text in references]
+        return sum(lengths) if lengths else self.checked.plan.memories_per_chunk * (longest + 1)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode(text))

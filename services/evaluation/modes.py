@@ -24,6 +24,7 @@ class Mode(StrEnum):
     NONE = "none"
     RAG = "rag"
     RAG_GOLD = "rag-gold"
+    RAG_WRONG = "rag-wrong"
     MEMORY = "memory"
     MEMORY_WRONG = "memory-wrong"
     RAG_MEMORY = "rag+memory"
@@ -47,6 +48,7 @@ READINGS = {
     Mode.NONE: Reading(Source.NOTHING, Source.NOTHING, "no references"),
     Mode.RAG: Reading(Source.FOUND, Source.NOTHING, "references as text in the prompt"),
     Mode.RAG_GOLD: Reading(Source.GOLD, Source.NOTHING, "only the references that hold the answer, as text"),
+    Mode.RAG_WRONG: Reading(Source.WRONG, Source.NOTHING, "another item's references as text"),
     Mode.MEMORY: Reading(Source.NOTHING, Source.FOUND, "the same references as explicit memories"),
     Mode.MEMORY_WRONG: Reading(Source.NOTHING, Source.WRONG, "another item's references as explicit memories"),
     Mode.RAG_MEMORY: Reading(Source.FOUND, Source.FOUND, "both: as text and as explicit memories"),

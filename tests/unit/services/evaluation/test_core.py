@@ -22,11 +22,12 @@ def test_every_mode_reads_what_its_name_says() -> None:
         Mode.NONE: ((), None),
         Mode.RAG: (one.references, None),
         Mode.RAG_GOLD: ((one.references[2],), None),
+        Mode.RAG_WRONG: (one.wrong_references, None),
         Mode.MEMORY: ((), (one.references,)),
         Mode.MEMORY_WRONG: ((), (one.wrong_references,)),
         Mode.RAG_MEMORY: (one.references, (one.references,)),
     }
-    assert [reads for _, _, reads in model.contexts] == [False, False, False, True, True, True]
+    assert [reads for _, _, reads in model.contexts] == [False, False, False, False, True, True, True]
 
 
 def test_results_stand_in_the_order_of_the_items() -> None:
@@ -115,7 +116,7 @@ class TestRetrieval:
         assert [spans[0] for _, spans in model.scored if spans] == [("2",), ("3",), ("0",), ("1",)]
 
     def test_gold_is_refused_and_left_out_of_all(self) -> None:
-        with pytest.raises(EvaluationError, match=r"rag-gold .* choose among none, rag, memory"):
+        with pytest.raises(EvaluationError, match=r"rag-gold .* choose among none, rag, rag-wrong, memory"):
             Evaluation(RuleModel(), (Mode.RAG_GOLD,), source=Shelf()).run(self.items())  # type: ignore[arg-type]
         assert Mode.RAG_GOLD not in possible_modes(self.items())  # type: ignore[arg-type]
 
@@ -124,6 +125,7 @@ class TestRetrieval:
             Evaluation(RuleModel(), (Mode.NONE,)).run(self.items())  # type: ignore[arg-type]
 
 
-def test_wrong_memories_need_another_item() -> None:
-    with pytest.raises(EvaluationError, match="at least 2 items"):
-        Evaluation(RuleModel(), (Mode.MEMORY_WRONG,)).run([item(wrong_references=())])
+@pytest.mark.parametrize("mode", [Mode.RAG_WRONG, Mode.MEMORY_WRONG])
+def test_wrong_references_need_another_item(mode: Mode) -> None:
+    with pytest.raises(EvaluationError, match=f"mode {mode} reads .* at least 2 items"):
+        Evaluation(RuleModel(), (mode,)).run([item(wrong_references=())])
