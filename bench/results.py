@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.paired import LIMIT, change
+
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.parent / "results.md"
-ALL = "none,rag,rag-gold,memory,memory-wrong,rag+memory"
+ALL = "none,rag,rag-gold,rag-wrong,memory,memory-wrong,rag+memory"
 FOUR = "none,rag,memory,memory-wrong"
+FIVE = "none,rag,rag-wrong,memory,memory-wrong"
 UNTRAINED = ("--adapter", "none")
 
 
@@ -55,9 +58,9 @@ def _tokens(kept: int) -> tuple[str, ...]:
 
 
 RUNS = (
-    Run("fiction", "fiction", 32, FOUR, _tokens(8)),
+    Run("fiction", "fiction", 32, FIVE, _tokens(8)),
     Run("halueval", "halueval", 32, FOUR, _tokens(8)),
-    Run("continuation", "continuation", 24, FOUR, _tokens(8)),
+    Run("continuation", "continuation", 24, FIVE, _tokens(8)),
     Run("fiction-16", "fiction", 32, FOUR, _tokens(16)),
     Run("halueval-16", "halueval", 32, FOUR, _tokens(16)),
     Run("fiction-bf16", "fiction", 32, "none,rag,memory", ("--codec", "bf16", "--no-generate")),
@@ -78,6 +81,17 @@ RUNS = (
 )
 
 
+_COST_MODES = ("none", "rag")
+COSTS = {
+    name: tuple(
+        Run(f"cost-{name}{ending}", name, 96, ",".join(_COST_MODES), (*options, "--no-generate"))
+        for ending, options in (("-untrained", UNTRAINED), ("", ()))
+    )
+    for name in ("fiction", "halueval", "continuation")
+}
+"""Set -> the run without the adapter and the one with it."""
+
+
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,24 +99,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="measure no others")
     given = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    for number, run in enumerate(RUNS, 1):
+    runs = (*RUNS, *(run for pair in COSTS.values() for run in pair))
+    for number, run in enumerate(runs, 1):
         file = FOLDER / f"{run.name}.json"
         if (file.exists() and run.name not in given.again) or (given.only and run.name not in given.only):
             continue
-        print(f"[{number}/{len(RUNS)}] memory3 {' '.join(run.command)}", file=sys.stderr, flush=True)
+        print(f"[{number}/{len(runs)}] memory3 {' '.join(run.command)}", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "memory3.cli", *run.command, "--json"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         file.write_text(json.dumps(json.loads(done.stdout), indent=1) + "\n", encoding="utf-8")
-    reports = {run.name: json.loads(path.read_text()) for run in RUNS if (path := FOLDER / f"{run.name}.json").exists()}
+    reports = {run.name: json.loads(path.read_text()) for run in runs if (path := FOLDER / f"{run.name}.json").exists()}
     PAGE.write_text(_page(reports), encoding="utf-8")
     print(f"wrote {PAGE}", file=sys.stderr)
 
 
 def _page(reports: dict[str, dict[str, Any]]) -> str:
-    parts = [(FOLDER / "opening.md").read_text(encoding="utf-8").rstrip(), _summary(reports)]
+    parts = [(FOLDER / "opening.md").read_text(encoding="utf-8").rstrip(), _summary(reports), _costs(reports)]
     parts += [_section(run, reports[run.name]) for run in RUNS if run.name in reports]
     parts.append((FOLDER / "closing.md").read_text(encoding="utf-8").rstrip())
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _summary(reports: dict[str, dict[str, Any]]) -> str:
@@ -122,6 +137,37 @@ def _gap(report: dict[str, Any] | None) -> str:
     if figures.get("gap_closed") is None:
         return "-"
     return f"{figures['gap_closed']:.0%} ({figures['gap_closed_low']:.0%} to {figures['gap_closed_high']:.0%})"
+
+
+def _costs(reports: dict[str, dict[str, Any]]) -> str:
+    """What the adapter takes from the model where no memory is read."""
+    rows = []
+    for name, (without, with_it) in COSTS.items():
+        if without.name not in reports or with_it.name not in reports:
+            continue
+        for mode in _COST_MODES:
+            found = change(reports[without.name], reports[with_it.name], mode)
+            rows.append(
+                f"| {name} | `{mode}` | {found.items} | {found.before:.3f} | {found.after:.3f} | "
+                f"{found.share:+.1%} ± {found.share_se:.1%} | {found.verdict} |"
+            )
+    if not rows:
+        return ""
+    lines = [
+        "## What the adapter costs where it is not needed",
+        "",
+        "The same items without and with the adapter, item by item; ± is the standard error of the relative change. "
+        f"The limit is {LIMIT:.0%} more NLL: *within* or *beyond* it by the 95 % interval, or *open*. Each pair is",
+        "",
+        *(f"    memory3 {' '.join(run.command)}" for run in next(iter(COSTS.values()))),
+        "",
+        "for each set.",
+        "",
+        "| set | mode | items | NLL without | NLL with | change | limit |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        *rows,
+    ]
+    return "\n".join(lines)
 
 
 def _section(run: Run, report: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from services.evaluation import report
 from services.evaluation.config import EvaluationSettings, child_environment, tier_security
 from services.evaluation.core import EvaluationError, check_modes, possible_modes
 from services.evaluation.loading import Checked, Choices, check, load
-from services.evaluation.measure import Measured, Task, measure
+from services.evaluation.measure import Task, measure
 from services.evaluation.modes import READINGS, Mode
 from services.evaluation.own_retrieval import own_retrieval
 from services.evaluation.ports import ReferenceSource
@@ -156,13 +156,13 @@ def main(**given: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     if given["as_json"]:
-        sys.stdout.write(json.dumps(measured.report.to_json(), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(measured.to_json(), ensure_ascii=False) + "\n")
     else:
         width = None if sys.stdout.isatty() else FILE_WIDTH
-        report.print_report(measured.report, Console(highlight=False, soft_wrap=True, width=width))
+        report.print_report(measured, Console(highlight=False, soft_wrap=True, width=width))
 
 
-def _run(settings: EvaluationSettings, options: Options) -> Measured:
+def _run(settings: EvaluationSettings, options: Options) -> report.Report:
     security = tier_security(options.token_file)
     security.check()
     checked = check(settings, Choices(options.plan, options.codec, options.tokens_per_memory, options.references))
@@ -224,16 +224,16 @@ def _retrieval(
             ) from error
 
 
-def _write(measured: Measured, markdown: Path | None, plot: Path | None, details: Path | None) -> None:
+def _write(measured: report.Report, markdown: Path | None, plot: Path | None, details: Path | None) -> None:
     if markdown is not None:
-        markdown.write_text(report.markdown(measured.report), encoding="utf-8")
+        markdown.write_text(report.markdown(measured), encoding="utf-8")
     if details is not None:
         details.write_text(report.details(measured.results), encoding="utf-8")
     if plot is not None:
         # Slow to import, and wanted by few.
         from services.evaluation.plot import plot as draw  # noqa: PLC0415
 
-        draw(measured.report, plot)
+        draw(measured, plot)
 
 
 if __name__ == "__main__":

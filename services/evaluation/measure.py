@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.common.processor import cpu_model
 from services.datasets.item import Item, Split
 from services.evaluation.config import EvaluationSettings
 from services.evaluation.core import Evaluation
-from services.evaluation.figures import ItemResult, summarise
+from services.evaluation.figures import summarise
 from services.evaluation.loading import Checked, Checkpoint
 from services.evaluation.modes import Mode
 from services.evaluation.ports import ReferenceSource
@@ -32,14 +32,6 @@ class Task:
     """For `contains`, at most; 0 generates nothing."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A report, and what it sums up."""
-
-    report: Report
-    results: Mapping[Mode, Sequence[ItemResult]]
-
-
 def measure(
     checkpoint: Checkpoint,
     settings: EvaluationSettings,
@@ -47,7 +39,7 @@ def measure(
     *,
     source: ReferenceSource | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> Measured:
+) -> Report:
     """Raises EvaluationError if the items lack what a mode needs, ValueError if one is too long for the model."""
     began = time.monotonic()
     model = checkpoint.measured(settings, task.items, task.generated_tokens)
@@ -61,7 +53,7 @@ def measure(
         truncated_share=outcome.truncated_share,
         seconds=time.monotonic() - began,
     )
-    return Measured(Report(header, summarise(outcome.results, task.seed)), outcome.results)
+    return Report(header, summarise(outcome.results, task.seed), outcome.results)
 
 
 def _header(

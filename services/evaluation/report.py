@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from services.evaluation.figures import Figures, ItemResult
 from services.evaluation.modes import READINGS, Mode
 
+_NLL_DIGITS = 6
 _Cell = Callable[[Mode, Figures], str]
 
 
@@ -75,13 +76,22 @@ class Report:
 
     header: Header
     figures: Mapping[Mode, Figures]
+    results: Mapping[Mode, Sequence[ItemResult]]
+    """What the figures sum up; items in the same order in every mode."""
 
     def to_json(self) -> dict[str, Any]:
-        """`header`, and `modes`: mode -> figures by name."""
+        """`header`; `modes`: mode -> figures by name; `items`: id, and NLL by mode: pairs evaluations."""
         return {
             "header": dataclasses.asdict(self.header),
             "modes": {mode.value: dataclasses.asdict(figures) for mode, figures in self.figures.items()},
+            "items": [_nlls(self.results, rows) for rows in zip(*self.results.values(), strict=True)],
         }
+
+
+def _nlls(modes: Iterable[Mode], rows: Sequence[ItemResult]) -> dict[str, Any]:
+    """One item's row in each mode."""
+    nll = {mode.value: round(row.nll, _NLL_DIGITS) for mode, row in zip(modes, rows, strict=True)}
+    return {"item_id": rows[0].item_id, "nll": nll}
 
 
 def print_report(report: Report, console: Console) -> None:
