@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from model.codec.codebook import CODEBOOK_FILE
 from services.common.config import load as load_settings
 from services.planning import report
 from services.planning.chart import MatplotlibChart
@@ -62,6 +63,11 @@ def _assumptions(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--model", "model_name", required=True, help="paper-2.4b, smollm2-135m, tiny, or a model directory.")
 @click.option("--references", type=Count(), required=True, metavar="NUMBER", help="References in the bank, as 1.12e8.")
 @click.option("--plan", "plan_name", help="Memory plan: preset or JSON file.  [default: the one made for the model]")
+@click.option(
+    "--codebook",
+    default="",
+    help=f"Codebook file, for a plan with the codec trellis.  [default: {CODEBOOK_FILE} beside the plan's file]",
+)
 @click.option("--tokens-per-memory", type=click.IntRange(min=1), help="Tokens a memory keeps, in place of the plan's.")
 @click.option(
     "--store",
@@ -81,6 +87,7 @@ def main(
     model_name: str,
     references: int,
     plan_name: str | None,
+    codebook: str,
     tokens_per_memory: int | None,
     stored_as: str,
     picture: Path | None,
@@ -101,7 +108,9 @@ def main(
     """
     settings = _settings(given)
     try:
-        result = _forecast(ModelFiles(), model_name, plan_name, tokens_per_memory, references, stored_as, settings)
+        result = _forecast(
+            ModelFiles(codebook), model_name, plan_name, tokens_per_memory, references, stored_as, settings
+        )
         if picture is not None:
             _draw(MatplotlibChart(), result, picture)
     except ValueError as error:
@@ -145,7 +154,7 @@ def _forecast(
         config,
         plan,
         references=references,
-        record_bytes=models.record_bytes(config, plan),
+        record_bytes=models.record_bytes(config, plan, plan_name),
         stored_as=stored_as,
         settings=settings,
     )

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.codec.chain import CodecChain
+from model.codec.codebook import CODEBOOK_FILE, Codebook
+from model.codec.resolve import find_codebook
 from model.config import ModelConfig
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
@@ -15,6 +17,10 @@ from model.presets import model_config, model_config_names, plan_made_for
 
 class ModelFiles:
     """The port `Models` on this machine's files; weights are never read."""
+
+    def __init__(self, codebook: str = "") -> None:
+        """`codebook`: file of the codebook for a plan that stores memories by trellis; empty: beside the plan's."""
+        self._codebook = codebook
 
     def config(self, name: str) -> ModelConfig:
         """The shape of a preset or of a model directory. Raises ValueError."""
@@ -41,7 +47,18 @@ class ModelFiles:
         plan.validate(config)
         return plan
 
-    def record_bytes(self, config: ModelConfig, plan: MemoryPlan) -> int:
+    def record_bytes(self, config: ModelConfig, plan: MemoryPlan, plan_name: str | None) -> int:
         """Size of the record that the plan's codec stores for a full reference. Raises ValueError."""
         shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
-        return CodecChain.from_plan(plan).record_bytes(shape, plan.max_reference_tokens)
+        chain = CodecChain.from_plan(plan, self._codebook_of(config, plan, plan_name))
+        return chain.record_bytes(shape, plan.max_reference_tokens)
+
+    def _codebook_of(self, config: ModelConfig, plan: MemoryPlan, plan_name: str | None) -> Codebook | None:
+        """The one given, or the one beside the plan's file. Of what it was trained for, weights and prefix are not
+        compared: they change no size."""
+        folder = Path(plan_name or "").expanduser().parent
+        codebook = find_codebook(plan, self._codebook, folder if (folder / CODEBOOK_FILE).is_file() else None)
+        if codebook is not None:
+            origin = replace(codebook.origin, memory_layers=plan.memory_layers, rope_theta=config.rope_theta)
+            codebook.check(origin, (len(plan.memory_layers), config.num_kv_heads, config.head_dim))
+        return codebook

@@ -19,8 +19,11 @@ class Models(Protocol):
     def plan(self, name: str | None, config: ModelConfig) -> MemoryPlan:
         """The named memory plan, or the one made for the model; it fits the model. Raises ValueError."""
 
-    def record_bytes(self, config: ModelConfig, plan: MemoryPlan) -> int:
-        """Size of the record that the plan's codec stores for a full reference. Raises ValueError."""
+    def record_bytes(self, config: ModelConfig, plan: MemoryPlan, plan_name: str | None) -> int:
+        """Size of the record that the plan's codec stores for a full reference; `plan_name` as `plan` was asked for.
+
+        Raises ValueError.
+        """
 
 
 class Chart(Protocol):

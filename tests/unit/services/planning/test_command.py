@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from model.codec.chain import CodecChain
+from model.codec.codebook import CODEBOOK_FILE, Codebook
+from model.directory import SHIPPED_ADAPTER
+from model.plan import MemoryPlan
+from model.plan_file import read_plan
 from model.presets import memory_plan, model_config
 from services.planning.__main__ import main
 from services.planning.report import number, size
@@ -28,6 +33,10 @@ def answer(*arguments: str) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def shipped_plan() -> MemoryPlan:
+    return read_plan(str(SHIPPED_ADAPTER / "memory_plan.json"))
 
 
 class TestThePaper:
@@ -74,6 +83,34 @@ class TestModelsAndPlans:
         sixteen = answer(*PAPER, "--tokens-per-memory", "16")
         assert sixteen["bytes_per_memory"]["sparse"] == 880 * 1024
         assert sixteen["plan"]["tokens_per_memory"] == 16
+
+    def test_a_plan_that_names_trellis_takes_the_codebook(self, tmp_path: Path) -> None:
+        file = tmp_path / "plan.json"
+        plan = replace(shipped_plan(), codec=("trellis",))
+        file.write_text(plan.to_json())
+        small = ("--model", "smollm2-135m", "--references", "1000", "--plan", str(file))
+        given = answer(*small, "--codebook", str(SHIPPED_ADAPTER / CODEBOOK_FILE))
+        codebook = Codebook.load(SHIPPED_ADAPTER / CODEBOOK_FILE)
+        shape = (15, 3, plan.tokens_per_memory, 64)
+        assert given["bytes_per_memory"]["record"] == CodecChain.from_plan(plan, codebook).record_bytes(shape, 128)
+        (tmp_path / CODEBOOK_FILE).write_bytes((SHIPPED_ADAPTER / CODEBOOK_FILE).read_bytes())
+        assert answer(*small) == given
+
+    def test_a_codebook_that_is_missing_or_of_another_shape_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "plan.json"
+        plan = shipped_plan()
+        file.write_text(replace(plan, codec=("trellis",)).to_json())
+        small = ("--model", "smollm2-135m", "--references", "1000", "--plan", str(file))
+        done = run(*small)
+        assert done.exit_code == 1
+        assert "no codebook is given; train one for the model and plan (memory3 quantise)" in done.stderr
+        file.write_text(replace(plan, codec=("trellis",), memory_layers=(1, 2)).to_json())
+        done = run(*small, "--codebook", str(SHIPPED_ADAPTER / CODEBOOK_FILE))
+        assert done.exit_code == 1
+        assert (
+            "was trained for (layers, KV heads, head dim) (15, 3, 64), the model and plan have (2, 3, 64)"
+            in done.stderr
+        )
 
     def test_options_win_over_the_environment(self) -> None:
         env = {"MEMORY3_PLANNING_VQ_BYTES": "16", "MEMORY3_PLANNING_MONTHS": "3"}
