@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from model.checkpoint import read_config, weights_digest
 from model.codec.codebook import Codebook, CodebookOrigin
+from model.codec.resolve import codebook_origin
+from model.plan import MemoryPlan
 from model.quantisation.levels import normal_levels
 
 KEY_SIZE = 10.0
@@ -24,3 +29,10 @@ def a_codebook(num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, leas
     bits_2LKI = rng.integers(least_bits, least_bits + 3, shape).astype(np.uint8)
     mean_2LKD = 0.1 * rng.standard_normal(shape)
     return Codebook(origin, mean_2LKD.astype(np.float32), basis_2LKID.astype(np.float32), bits_2LKI, normal_levels())
+
+
+def codebook_for(directory: Path, plan: MemoryPlan, num_prefix_tokens: int) -> Codebook:
+    """One that a reader of this model directory and plan takes; its directions are random."""
+    config = read_config(directory)
+    origin = codebook_origin(plan, config, weights=weights_digest(directory), num_prefix_tokens=num_prefix_tokens)
+    return replace(a_codebook(len(plan.memory_layers), config.num_kv_heads, config.head_dim), origin=origin)

@@ -12,11 +12,13 @@ import torch
 from model import directory
 from model.adapter import AdapterConfig, base_digest, save_adapter
 from model.checkpoint import load_transformer
+from model.codec.codebook import CODEBOOK_FILE, CodebookError
 from model.gguf_import import MissingWeightsPackageError
 from model.training.lora import TARGETS, adapter_factors, add_adapter
 from services.decoder.config import DecoderSettings
 from services.decoder.loading import check_model, load_model
 from services.decoder.model_bundle import ModelBundle
+from tests.helpers.codebooks import a_codebook
 from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
 
 
@@ -90,6 +92,14 @@ def test_an_adapter_of_another_base_is_refused(settings: DecoderSettings, tmp_pa
 def test_a_missing_adapter_shows_before_anything_is_loaded(settings: DecoderSettings) -> None:
     with pytest.raises(ValueError, match="give the folder of a PEFT adapter"):
         check_model(settings.model_copy(update={"adapter": "no/such/adapter"}))
+
+
+def test_a_codebook_of_another_shape_shows_before_anything_is_loaded(settings: DecoderSettings, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(tiny_plan(codec=("trellis",)).to_json())
+    a_codebook().save(tmp_path / CODEBOOK_FILE)
+    changes = {"plan": str(tmp_path / "plan.json"), "codebook": str(tmp_path / CODEBOOK_FILE)}
+    with pytest.raises(CodebookError, match=r"\(3, 2, 16\), the model and plan have \(2, 2, 16\)"):
+        check_model(settings.model_copy(update=changes))
 
 
 def test_the_fingerprint_is_of_weights_plan_and_dtype(

@@ -12,11 +12,13 @@ from click.testing import CliRunner, Result
 
 from model.adapter import AdapterConfig, adapter_digest, base_digest, save_adapter
 from model.checkpoint import load_transformer
+from model.codec.codebook import CODEBOOK_FILE
 from services.datasets import registry
 from services.datasets.item import DatasetError
 from services.evaluation.__main__ import main
 from services.evaluation.modes import Mode
-from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+from tests.helpers.codebooks import a_codebook, codebook_for
+from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan
 
 FIGURES = {"nll", "nll_se", "em", "contains", "gap_closed"}
 
@@ -44,6 +46,10 @@ def test_json_has_every_figure_of_every_mode(folder: Path) -> None:
         assert figures["items"] == 3
         assert 0 < figures["nll"] < 100
     assert report["modes"]["none"]["gap_closed"] in (0, None)
+    for mode, figures in report["modes"].items():
+        nlls = [item["nll"][mode] for item in report["items"]]
+        assert sum(nlls) / 3 == pytest.approx(figures["nll"], abs=1e-6)
+    assert len({item["item_id"] for item in report["items"]}) == 3
     header = report["header"]
     assert (header["set"], header["seed"], header["tokens_per_memory"], header["codec"]) == ("fiction", 7, 6, "int8")
     assert header["truncated_references"] == 1
@@ -144,6 +150,41 @@ def test_what_cannot_be_measured_is_refused(
     result = evaluate(folder, *arguments)
     assert result.exit_code in (1, 2), result.output
     assert re.search(f"(?s){words}", result.output), result.output
+
+
+def test_a_plan_that_names_trellis_is_measured_with_its_codebook(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan(max_reference_tokens=32, codec=("trellis",))
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    codebook_for(folder / "model", plan, len(PREFIX_TOKENS)).save(tmp_path / CODEBOOK_FILE)
+    monkeypatch.setenv("MEMORY3_EVALUATION_CODEBOOK", str(tmp_path / CODEBOOK_FILE))
+    arguments = ("--json", "--modes", "none,memory", "--max-tokens", "4")
+    result = evaluate(folder, *arguments, "--plan", str(tmp_path / "plan.json"))
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    monkeypatch.delenv("MEMORY3_EVALUATION_CODEBOOK")
+    bf16 = json.loads(evaluate(folder, *arguments, "--codec", "bf16").stdout)
+    assert (report["header"]["codec"], bf16["header"]["codec"]) == ("trellis", "bf16")
+    assert report["header"]["memory_bytes"] < bf16["header"]["memory_bytes"]
+    assert report["modes"]["none"]["nll"] == bf16["modes"]["none"]["nll"]
+    # 6 to 8 bits a number: near, and not the same.
+    assert report["modes"]["memory"]["nll"] != bf16["modes"]["memory"]["nll"]
+    assert report["modes"]["memory"]["nll"] == pytest.approx(bf16["modes"]["memory"]["nll"], rel=0.1)
+
+
+def test_a_codebook_of_another_shape_is_refused_before_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("services.evaluation.__main__.load", load)
+    a_codebook().save(tmp_path / CODEBOOK_FILE)
+    monkeypatch.setenv("MEMORY3_EVALUATION_CODEBOOK", str(tmp_path / CODEBOOK_FILE))
+    result = evaluate(folder, "--codec", "trellis")
+    assert result.exit_code == 1
+    assert "(layers, KV heads, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in result.output
 
 
 def test_a_retrieval_tier_that_is_away_is_named_with_the_remedy(folder: Path) -> None:
