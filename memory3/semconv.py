@@ -25,7 +25,7 @@ SPAN_SEARCH: Final = "search"  # the index
 SPAN_FETCH: Final = "fetch"  # records from the memory tier, seen from the worker
 SPAN_TIER_RAM: Final = "tier.ram"  # look-up in the memory service's RAM
 SPAN_TIER_OBJECT: Final = "tier.object"  # read of one object
-SPAN_LOAD: Final = "load"  # records -> packed memories
+SPAN_LOAD: Final = "load"  # records -> tensors
 SPAN_WRITE: Final = "write"  # references -> memories
 SPAN_PREFILL: Final = "prefill"  # prompt -> first token
 SPAN_DECODE: Final = "decode"  # first token -> last; one span with counts
@@ -33,7 +33,11 @@ SPAN_INGEST: Final = "ingest"  # one document
 SPAN_MILVUS: Final = "milvus"  # one call to Milvus, by db.operation.name
 SPAN_S3: Final = "s3"  # one call to the S3 server, by rpc.method
 
+# Events of spans.
+EVENT_MEMORY: Final = "memory"  # on a recall: how one memory fared
+
 # Attributes.
+ATTR_SERVICE: Final = "memory3.service"  # as the resource's service.name, which some UIs do not show
 ATTR_BANK: Final = "memory3.bank"
 ATTR_MODE: Final = "memory3.mode"
 ATTR_NUM_QUERIES: Final = "memory3.num_queries"

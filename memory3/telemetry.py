@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
 from opentelemetry.util.types import AnyValue
 
+from memory3.span_labels import SpanLabels
 from memory3.span_redaction import RedactingExporter
 
 SCOPE = "memory3"
@@ -71,23 +72,33 @@ def start(
     if not enabled():
         return lambda: None
     resource = _resource(service_name, instance)
-    tracer_provider = TracerProvider(_sampler(traced_share), resource)
     timeout = None if "OTEL_EXPORTER_OTLP_TIMEOUT" in os.environ else export_timeout_s
-    exporter = OTLPSpanExporter(timeout=timeout)
-    tracer_provider.add_span_processor(
-        BatchSpanProcessor(exporter if records_content() else RedactingExporter(exporter))
-    )
-    trace.set_tracer_provider(tracer_provider)
-    meter_provider = MeterProvider(
-        resource=resource, metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter(timeout=timeout))]
-    )
-    metrics.set_meter_provider(meter_provider)
+    providers: list[TracerProvider | MeterProvider] = []
+    if _wanted("OTEL_TRACES_EXPORTER"):
+        tracer_provider = TracerProvider(_sampler(traced_share), resource)
+        exporter = OTLPSpanExporter(timeout=timeout)
+        tracer_provider.add_span_processor(SpanLabels(service_name))
+        tracer_provider.add_span_processor(
+            BatchSpanProcessor(exporter if records_content() else RedactingExporter(exporter))
+        )
+        trace.set_tracer_provider(tracer_provider)
+        providers.append(tracer_provider)
+    if _wanted("OTEL_METRICS_EXPORTER"):
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(timeout=timeout))
+        meter_provider = MeterProvider(resource=resource, metric_readers=[reader])
+        metrics.set_meter_provider(meter_provider)
+        providers.append(meter_provider)
 
     def stop() -> None:
-        tracer_provider.shutdown()
-        meter_provider.shutdown()
+        for provider in providers:
+            provider.shutdown()
 
     return stop
+
+
+def _wanted(variable: str) -> bool:
+    """Whether this signal is exported: a receiver of traces only (Phoenix, Jaeger) refuses metrics at every export."""
+    return os.environ.get(variable, "").strip().lower() != "none"
 
 
 def _resource(service_name: str, instance: str | None) -> Resource:

@@ -20,7 +20,7 @@ from memory3 import semconv
 from memory3.errors import MalformedRequestError, Memory3Error, ModelMismatchError, UnknownBankError
 from memory3.telemetry import histogram, meter, records_content, tracer
 from memory3.types import Hit, MemoryStatus, RecalledMemory, Reference, RetrieveResult, Tier
-from model.codec.packed_memory import PackedMemory
+from model.memory.explicit_memory import ExplicitMemory
 from services.decoder.breaker import CircuitBreaker
 from services.decoder.memory_loader import Load, LoadBatch, LoadTimes, MemoryLoader
 from services.decoder.ports import ReferenceSource
@@ -72,7 +72,7 @@ class RecalledChunk:
     """What one query recalled: everything by falling score, and of that what can be read, in the same order."""
 
     memories: Sequence[RecalledMemory]
-    readable: tuple[PackedMemory, ...]
+    readable: tuple[ExplicitMemory, ...]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Recaller:
             await batch.wait(request.remaining_s)
             chunks = [_chunk(hits, batch) for hits in retrieved.hits]
             _count(span, chunks, retrieval_failed=retrieved.failed)
+            _tell_each(span, chunks)
             end_ns = time.monotonic_ns()
             children = (retrieved.stage, *_load_stages(batch.times, end_ns))
             stage = Stage(semconv.SPAN_RECALL, semconv.SERVICE_WORKER, start_ns, end_ns, children)
@@ -209,6 +210,20 @@ def _count(span: Span, chunks: Sequence[RecalledChunk], *, retrieval_failed: boo
         _memories.add(1, {semconv.ATTR_STATUS: memory.status.name.lower(), semconv.ATTR_TIER: memory.tier.name.lower()})
     counts = memory_counts(memories)
     span.set_attributes({**counts, semconv.ATTR_NUM_RECALLS_FAILED: int(retrieval_failed)})
+
+
+def _tell_each(span: Span, chunks: Sequence[RecalledChunk]) -> None:
+    """An event for each distinct memory. Those that were not read come last: a span keeps its last 128 events."""
+    distinct = {memory.reference_id: memory for chunk in chunks for memory in chunk.memories}
+    for memory in sorted(distinct.values(), key=lambda memory: memory.status is not MemoryStatus.READ):
+        attributes: dict[str, AnyValue] = {
+            semconv.ATTR_REFERENCE_ID: memory.reference_id,
+            semconv.ATTR_DOCUMENT_ID: memory.document_id,
+            semconv.ATTR_STATUS: memory.status.name.lower(),
+            semconv.ATTR_TIER: memory.tier.name.lower(),
+            semconv.ATTR_BYTES: memory.record_bytes,
+        }
+        span.add_event(semconv.EVENT_MEMORY, attributes)
 
 
 def memory_counts(memories: Iterable[RecalledMemory]) -> dict[str, int]:

@@ -109,6 +109,25 @@ def test_memories_are_counted_by_tier(observed: Observed) -> None:
     assert sum(int(str(span.attributes[names.ATTR_BYTES])) for span in fetched) > 0
 
 
+def test_a_recall_tells_of_each_memory(observed: Observed) -> None:
+    recalls = [span for span in spans_of(observed, "first") if span.name == names.SPAN_RECALL]
+    each = {names.ATTR_REFERENCE_ID, names.ATTR_DOCUMENT_ID, names.ATTR_STATUS, names.ATTR_TIER, names.ATTR_BYTES}
+    for recall in recalls:
+        assert {frozenset(event) for event in recall.events} <= {frozenset(each)}
+        statuses = [event[names.ATTR_STATUS] for event in recall.events]
+        assert statuses == sorted(statuses, key=lambda status: status != "read")
+    told = {(event[names.ATTR_STATUS], event[names.ATTR_TIER]) for recall in recalls for event in recall.events}
+    assert ("read", "object") in told
+
+
+def test_every_span_says_its_service_and_calls_are_named_shortly(observed: Observed) -> None:
+    spans = observed.receiver.spans(observed.traces["first"])
+    assert [span.name for span in spans if span.attributes.get(names.ATTR_SERVICE) != span.service] == []
+    calls = {span.name for span in spans if is_rpc(span)}
+    assert {"RetrievalService/Retrieve", "MemoryService/BatchGet"} <= calls
+    assert [name for name in calls if name.startswith("/")] == []
+
+
 def test_late_memories_are_told(observed: Observed) -> None:
     spans = spans_of(observed, "late")
     late = worker_sum(spans).attributes

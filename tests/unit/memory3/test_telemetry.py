@@ -8,8 +8,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from memory3 import telemetry
+from memory3 import semconv, telemetry
 from memory3.errors import InternalError, Memory3Error, UnknownBankError
+from memory3.span_labels import SpanLabels
 from memory3.span_redaction import RedactingExporter
 
 
@@ -92,3 +93,30 @@ def test_a_trace_that_the_sampler_left_out_is_known(share: float) -> None:
 def test_a_call_outside_any_request_has_no_span() -> None:
     with telemetry.client_span("milvus", {}) as span:
         assert not span.get_span_context().is_valid
+
+
+def test_a_span_says_whose_it_is_and_which_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SpanLabels("memory"))
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    for name in ("/memory3.api.memory.v1.MemoryService/BatchGet", "tier.ram"):
+        provider.get_tracer("test").start_span(name, attributes={"n": 1}).end()
+    spans = kept.get_finished_spans()
+    assert [span.name for span in spans] == ["MemoryService/BatchGet", "tier.ram"]
+    assert [dict(span.attributes or {}) for span in spans] == [{"n": 1, semconv.ATTR_SERVICE: "memory"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "missing"), [("OTEL_TRACES_EXPORTER", "tracer"), ("OTEL_METRICS_EXPORTER", "meter"), ("OTHER", "")]
+)
+def test_a_signal_that_nobody_takes_is_not_exported(
+    monkeypatch: pytest.MonkeyPatch, variable: str, missing: str
+) -> None:
+    installed: set[str] = set()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, "none")
+    monkeypatch.setattr(telemetry.trace, "set_tracer_provider", lambda _: installed.add("tracer"))
+    monkeypatch.setattr(telemetry.metrics, "set_meter_provider", lambda _: installed.add("meter"))
+    telemetry.start("memory", export_timeout_s=0.01)()
+    assert {"tracer", "meter"} - installed == ({missing} if missing else set())

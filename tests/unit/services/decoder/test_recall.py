@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from opentelemetry.sdk.trace import Span, TracerProvider
 
+from memory3 import semconv
 from memory3.errors import (
     BackendUnavailableError,
     ConflictingRecordError,
@@ -19,7 +21,7 @@ from memory3.errors import (
     OverloadedError,
     UnknownBankError,
 )
-from memory3.types import FetchStatus, Hit, MemoryStatus, Tier
+from memory3.types import FetchStatus, Hit, MemoryStatus, RecalledMemory, Tier
 from model.engine.engine import Engine
 from model.engine.events import Event
 from model.identity import reference_id
@@ -30,7 +32,7 @@ from services.decoder.encoding import Encoding
 from services.decoder.memory_cache import MemoryCache
 from services.decoder.memory_loader import MemoryLoader
 from services.decoder.model_bundle import ModelBundle
-from services.decoder.recall import Recalled, Recaller, RecallRequest, _by_rank
+from services.decoder.recall import Recalled, RecalledChunk, Recaller, RecallRequest, _by_rank, _tell_each
 from tests.helpers.tiers import FakeMemory, FakeRetrieval, reference
 from tests.helpers.waiting import until
 
@@ -300,7 +302,8 @@ async def test_cold_start_writes_reads_and_puts(model: ModelBundle, encoding: En
     fresh.memory.records = stage.memory.records
     again = await fresh.recall("b")
     (warm,), (_, cold) = again.chunks[0].readable, recalled.chunks[0].readable
-    assert warm.payload == cold.payload, "what is read cold equals what is read after the store"
+    assert (warm.k_LKSD == cold.k_LKSD).all(), "what is read cold equals what is read after the store"
+    assert (warm.v_LKSD == cold.v_LKSD).all()
 
 
 async def test_cold_start_that_is_not_done_in_time_is_missing_and_kept(
@@ -372,3 +375,22 @@ def test_the_best_of_every_query_are_loaded_first(model: ModelBundle) -> None:
         return [Hit(reference(text), 0.5) for text in texts]
 
     assert [found.text for found in _by_rank([hits("abc"), hits("dae"), ()])] == ["a", "d", "b", "c", "e"]
+
+
+def test_each_memory_is_told_once_and_those_not_read_last() -> None:
+    def memory(name: str, status: MemoryStatus, tier: Tier) -> RecalledMemory:
+        return RecalledMemory(name, f"doc of {name}", "", "its text", 1.0, status, tier, 7)
+
+    late, ram = memory("a", MemoryStatus.LATE, Tier.NONE), memory("b", MemoryStatus.READ, Tier.RAM)
+    span = TracerProvider().get_tracer("test").start_span("recall")
+    assert isinstance(span, Span)
+    _tell_each(span, [RecalledChunk([late, ram], ()), RecalledChunk([ram], ())])
+    told = [dict(event.attributes or {}) for event in span.events]
+    assert {event.name for event in span.events} == {semconv.EVENT_MEMORY}
+    assert [
+        (event[semconv.ATTR_REFERENCE_ID], event[semconv.ATTR_STATUS], event[semconv.ATTR_TIER]) for event in told
+    ] == [
+        ("b", "read", "ram"),
+        ("a", "late", "none"),
+    ]
+    assert "its text" not in str(told)
