@@ -37,7 +37,7 @@ CHART_SETS: Mapping[str, frozenset[str]] = {
 """Settings that follow from other values, so they are none of `settings`; beside those of CHART_SETS_EVERYWHERE."""
 
 CHART_SETS_EVERYWHERE = re.compile(
-    r"HOST|PORT|HEALTH_PORT|DRAIN_SECONDS|BOOTSTRAP_SECONDS|RAY_\w+|TLS_\w+|ACCESS_FILE|TOKEN_\w+|S3_\w+|MILVUS_TOKEN\w*"
+    r"HOST|PORT|HEALTH_PORT|DRAIN_SECONDS|BOOTSTRAP_SECONDS|RAY_\w+|TLS_\w+|ACCESS_FILE|TOKEN_\w+|S3_\w+|MILVUS_TOKEN\w*|MILVUS_CA"
 )
 
 _FREE_MAP = {"type": "object"}

@@ -73,6 +73,11 @@ def check_pair(cert_path: Path, chain: bytes, key_path: Path, private: bytes) ->
     return ends
 
 
+def check_authorities(path: Path) -> None:
+    """Raises ValueError that names the file and the remedy unless it holds certificates to trust."""
+    _certificates(path, read_bytes(path, "CA file"))
+
+
 def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)

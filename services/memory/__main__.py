@@ -31,7 +31,7 @@ def make_store(settings: MemorySettings, location: FolderLocation | S3Location) 
     """The store that the settings name; it need not be reachable yet."""
     if isinstance(location, FolderLocation):
         return FolderStore(location.folder, threads=settings.folder_threads)
-    return S3ObjectStore(location, *settings.s3_keys, timeout_s=settings.write_timeout_seconds)
+    return S3ObjectStore(location, *settings.s3_keys, timeout_s=settings.write_timeout_seconds, ca=settings.s3_ca)
 
 
 def mounts(core: MemoryCore) -> list[Mount]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
 
 import minio
 import urllib3
@@ -21,8 +23,13 @@ _OURS_ALREADY = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 class BucketAdmin:
     """Looks after one bucket."""
 
-    def __init__(self, location: S3Location, access_key: str, secret_key: str, *, timeout_s: float) -> None:
-        """Without keys, those of the AWS_* variables or of the machine's role are taken."""
+    def __init__(
+        self, location: S3Location, access_key: str, secret_key: str, *, timeout_s: float, ca: Path | None = None
+    ) -> None:
+        """Without keys, those of the AWS_* variables or of the machine's role are taken. `ca`: trusted authorities."""
+        trusted = ssl.create_default_context()
+        if ca is not None:
+            trusted.load_verify_locations(ca)
         endpoint = urllib3.util.parse_url(location.endpoint or _AMAZON)
         provider = None if access_key else ChainedProvider([EnvAWSProvider(), IamAwsProvider()])
         self._location = location
@@ -33,7 +40,7 @@ class BucketAdmin:
             secure=endpoint.scheme == "https",
             region=location.region,
             credentials=provider,
-            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=False),
+            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=False, ssl_context=trusted),
         )
         if location.path_style:
             self._client.disable_virtual_style_endpoint()
@@ -57,6 +64,8 @@ class BucketAdmin:
                 raise self._translated(error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             where = self._location.endpoint or _AMAZON
+            if isinstance(error, urllib3.exceptions.SSLError):
+                raise untrusted(where, " ".join(str(error).split())[:200]) from error
             raise BackendUnavailableError(
                 f"{where} does not answer ({type(error).__name__}); is the S3 server up?"
             ) from error
@@ -68,3 +77,11 @@ class BucketAdmin:
                 f"bucket {self._location.bucket!r}: {error.code}; check the keys, and that they may list this bucket"
             )
         return BackendUnavailableError(f"bucket {self._location.bucket!r}: {error.code} (status {status})")
+
+
+def untrusted(where: str, reason: str) -> BackendUnavailableError:
+    """What to raise where the server's certificate is refused."""
+    return BackendUnavailableError(
+        f"{where} is not reached by TLS ({reason}); is its certificate good for that name, and signed by an authority "
+        "of MEMORY3_MEMORY_S3_CA, or without that by one of the system's?"
+    )

@@ -106,6 +106,11 @@ class MemorySettings(ServerSettings):
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the S3 user.")
     s3_access_key_file: OptionalFile = Field(None, description="File with the access key, instead of s3_access_key.")
     s3_secret_key_file: OptionalFile = Field(None, description="File with the secret key, instead of s3_secret_key.")
+    s3_ca: OptionalFile = Field(
+        None,
+        description="Authorities that signed the S3 server's certificate, PEM, trusted beside the system's; "
+        "none: the system's.",
+    )
 
     ram_bytes: int = Field(
         256 * 1024 * 1024, ge=0, description="Bytes of records kept in RAM; 0 reads every record from the store."
@@ -159,7 +164,22 @@ class MemorySettings(ServerSettings):
                 found.append("S3_ACCESS_KEY and S3_SECRET_KEY go together; set both, or none")
         except ValueError as error:
             found.append(str(error))
-        return found
+        return [*found, *self._ca_problems()]
+
+    def _ca_problems(self) -> list[str]:
+        # Needs cryptography, which a service without certificates of its own does without.
+        from services.common.tls import check_authorities  # noqa: PLC0415
+
+        if self.s3_ca is None:
+            return []
+        try:
+            check_authorities(self.s3_ca)
+            location = self.location
+        except ValueError as error:
+            return [f"S3_CA: {error}"]
+        if not isinstance(location, S3Location) or location.endpoint.startswith("http://"):
+            return ["S3_CA is set, but STORE_URI is not reached by https; leave it out, or say endpoint=https://..."]
+        return []
 
     @property
     def location(self) -> FolderLocation | S3Location:

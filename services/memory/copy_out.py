@@ -55,7 +55,7 @@ async def run(settings: MemorySettings, prefix: str, folder: Path) -> None:
     location = settings.location
     if not isinstance(location, S3Location):
         sys.exit(f"MEMORY3_MEMORY_STORE_URI={settings.store_uri} is no bucket; give s3://bucket?endpoint=...")
-    store = S3ObjectStore(location, *settings.s3_keys, timeout_s=_HOURS_S)
+    store = S3ObjectStore(location, *settings.s3_keys, timeout_s=_HOURS_S, ca=settings.s3_ca)
     if not await copy_out(store, prefix, folder):
         sys.exit(f"bucket {location.bucket!r} has nothing below {prefix!r}; upload the model directories there")
 

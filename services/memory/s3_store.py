@@ -15,6 +15,7 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -25,7 +26,7 @@ from opentelemetry.trace import Span
 from memory3 import semconv
 from memory3.errors import BackendUnavailableError, Memory3Error, StorageDeniedError, StorageFullError
 from memory3.telemetry import client_span
-from services.memory.bucket import BucketAdmin
+from services.memory.bucket import BucketAdmin, untrusted
 from services.memory.config import S3Location
 from services.memory.ports import StoredObject, check_key
 
@@ -41,13 +42,20 @@ _PIECE_BYTES = 8 * 1024 * 1024
 class S3ObjectStore:
     """Objects in one bucket."""
 
-    def __init__(self, location: S3Location, access_key: str, secret_key: str, *, timeout_s: float) -> None:
-        """`timeout_s`: longest time of one request, retries included. Without keys, it looks where AWS' SDKs do."""
+    def __init__(
+        self, location: S3Location, access_key: str, secret_key: str, *, timeout_s: float, ca: Path | None = None
+    ) -> None:
+        """`timeout_s`: longest time of one request, retries included. Without keys, it looks where AWS' SDKs do.
+
+        `ca`: a PEM file of authorities to trust beside the system's.
+        """
         limit = datetime.timedelta(seconds=timeout_s)
         keys = {"access_key_id": access_key, "secret_access_key": secret_key} if access_key else {}
         endpoint = {"endpoint": location.endpoint} if location.endpoint else {}
+        trusted = {"root_certificate": ca.read_bytes()} if ca is not None else {}
         self._bucket = location.bucket
-        self._admin = BucketAdmin(location, access_key, secret_key, timeout_s=timeout_s)
+        self._endpoint = location.endpoint
+        self._admin = BucketAdmin(location, access_key, secret_key, timeout_s=timeout_s, ca=ca)
         self._store: Any = S3Store(
             location.bucket,
             region=location.region,
@@ -56,6 +64,7 @@ class S3ObjectStore:
                 "allow_http": location.endpoint.startswith("http://"),
                 "timeout": limit,
                 "connect_timeout": limit,
+                **trusted,
             },
             # Breaker and caller decide about waiting; a retry here is for a dropped connection or a busy server.
             retry_config={
@@ -184,6 +193,8 @@ class S3ObjectStore:
         except FileNotFoundError as error:
             raise BackendUnavailableError(f"bucket {self._bucket!r}: {_summary(error)}; does it exist?") from error
         except BaseError as error:
+            if refused := re.search(r"\bInvalidCertificate\(\s*(\w+)", str(error)):
+                raise untrusted(self._endpoint or f"bucket {self._bucket!r}", refused[1]) from error
             what = f"bucket {self._bucket!r}: {_summary(error)}"
             if _code(error) in _FULL_CODES or _status(error) == _INSUFFICIENT_STORAGE:
                 raise StorageFullError(f"{what}; free space, raise the quota, or delete banks") from error

@@ -37,6 +37,7 @@ def make_index(settings: RetrievalSettings) -> VectorIndex:
     return MilvusIndex(
         settings.milvus_uri,
         token=settings.milvus_credentials,
+        ca=settings.milvus_ca,
         timeout_s=settings.milvus_timeout_seconds,
         threads=settings.milvus_threads,
         index_type=settings.milvus_index,

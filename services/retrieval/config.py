@@ -37,6 +37,11 @@ class RetrievalSettings(ServerSettings):
         SecretStr(""), description="user:password or API key of the Milvus server; empty for none."
     )
     milvus_token_file: OptionalFile = Field(None, description="File with that token, instead of milvus_token.")
+    milvus_ca: OptionalFile = Field(
+        None,
+        description="Authorities that signed the Milvus server's certificate, PEM, trusted instead of gRPC's own list; "
+        "none: that list.",
+    )
     milvus_timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of Milvus; seconds.")
     milvus_threads: int = Field(16, ge=1, le=256, description="Calls to a Milvus server at once.")
     milvus_index: Literal["auto", "FLAT", "HNSW"] = Field(
@@ -81,4 +86,18 @@ class RetrievalSettings(ServerSettings):
             _ = self.milvus_credentials
         except ValueError as error:
             found.append(str(error))
-        return found
+        return [*found, *self._ca_problems()]
+
+    def _ca_problems(self) -> list[str]:
+        # Needs cryptography, which a service without certificates of its own does without.
+        from services.common.tls import check_authorities  # noqa: PLC0415
+
+        if self.milvus_ca is None:
+            return []
+        try:
+            check_authorities(self.milvus_ca)
+        except ValueError as error:
+            return [f"MILVUS_CA: {error}"]
+        if self.index != "milvus" or not self.milvus_uri.startswith("https://"):
+            return ["MILVUS_CA is set, but Milvus is not reached by https; leave it out, or say MILVUS_URI=https://..."]
+        return []

@@ -24,6 +24,7 @@ from pymilvus.exceptions import DataNotMatchException, ParamError
 from memory3 import semconv
 from memory3.errors import BackendUnavailableError, StorageFullError
 from memory3.telemetry import client_span
+from services.retrieval.certificate_check import refused_certificate
 from services.retrieval.milvus_text import without_credentials
 
 T = TypeVar("T")
@@ -60,14 +61,24 @@ class MilvusConnection:
 
     `timeout_s`: longest wait for one answer. `threads`: calls at once on a server; Lite takes one at a time, because
     its writes are not safe beside others. `on_failure` is called, in any thread, when Milvus did not answer: it may
-    have been restarted.
+    have been restarted. `ca`: PEM file of the authorities to trust, instead of gRPC's own list.
     """
 
-    def __init__(self, uri: str, *, token: str, timeout_s: float, threads: int, on_failure: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        token: str,
+        ca: Path | None,
+        timeout_s: float,
+        threads: int,
+        on_failure: Callable[[], None],
+    ) -> None:
         self.lite = uri.endswith(".db")
         self.timeout_s = timeout_s
         self._uri = str(Path(uri).expanduser().absolute()) if self.lite else uri
         self._token = token
+        self._ca = ca
         self._on_failure = on_failure
         self._pool = ThreadPoolExecutor(1 if self.lite else threads, thread_name_prefix="milvus")
         self._connecting = threading.Lock()
@@ -134,6 +145,8 @@ class MilvusConnection:
             if os.strerror(errno.ENOSPC) in text:
                 raise StorageFullError(f"no space left on the disk of the index {self._uri}: free space") from error
             place, remedy = self._uri, "is the folder writable, its disk not full, and no other process using it?"
+        elif self._client is None and (refused := refused_certificate(self._uri, self._ca)):
+            text, remedy = refused, "is its certificate of that name, and does MEMORY3_RETRIEVAL_MILVUS_CA sign it?"
         raise BackendUnavailableError(
             f"Milvus at {place} does not answer: {' '.join(text.split())[:200]}; {remedy} Calls work once it does",
             retry_after_ms=1_000,
@@ -144,8 +157,13 @@ class MilvusConnection:
             if self._client is None:
                 if self.lite:
                     Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
+                trusted = {"server_pem_path": str(self._ca)} if self._ca is not None else {}
                 self._client = MilvusClient(
-                    self._uri, token=self._token, timeout=min(_CONNECT_SECONDS, self.timeout_s), dedicated=True
+                    self._uri,
+                    token=self._token,
+                    timeout=min(_CONNECT_SECONDS, self.timeout_s),
+                    dedicated=True,
+                    **trusted,
                 )
             return self._client
 

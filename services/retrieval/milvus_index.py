@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,7 +62,7 @@ _FLUSH_SECONDS = 60.0
 
 
 class MilvusIndex:
-    """Rows in collections of the Milvus at `uri`; see MilvusConnection for `token`, `timeout_s`, `threads`.
+    """Rows in collections of the Milvus at `uri`; see MilvusConnection for `token`, `ca`, `timeout_s`, `threads`.
 
     `index_type`: FLAT, HNSW or auto (FLAT on Lite, HNSW on a server); `hnsw_ef`: candidates of an HNSW search;
     `search_consistency`: Milvus' level for `search`.
@@ -72,6 +73,7 @@ class MilvusIndex:
         uri: str,
         *,
         token: str = "",
+        ca: Path | None = None,
         timeout_s: float = 10.0,
         threads: int = 16,
         index_type: str = "auto",
@@ -81,7 +83,7 @@ class MilvusIndex:
         self._identities: dict[str, tuple[BankIdentity, float]] = {}
         # What answers after a failure may have been restarted, and its collections not be loaded.
         self._milvus = MilvusConnection(
-            uri, token=token, timeout_s=timeout_s, threads=threads, on_failure=self._identities.clear
+            uri, token=token, ca=ca, timeout_s=timeout_s, threads=threads, on_failure=self._identities.clear
         )
         self._index_type = ("FLAT" if self._milvus.lite else "HNSW") if index_type == "auto" else index_type
         self._hnsw_ef = hnsw_ef

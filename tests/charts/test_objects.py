@@ -22,7 +22,8 @@ OUTSIDE = {
     "gpu": {"Secret": {"store"}},
     "laptop": {},
     "production": {
-        "Secret": {"milvus-token", "s3-keys", "memory3-access", "memory3-decoder-token", "memory3-ingest-token"},
+        "Secret": {"milvus-token", "s3-keys", "company-ca"}
+        | {"memory3-access", "memory3-decoder-token", "memory3-ingest-token"},
         "PersistentVolumeClaim": {"models"},
     },
 }
@@ -315,3 +316,23 @@ def test_certificates_name_what_callers_dial() -> None:
     assert "demo-memory3-memory-headless.prod.svc" in names["memory"]
     assert "demo-memory3-retrieval.prod.svc" in names["retrieval"]
     assert "demo-memory3-decoder.prod.svc" in names["decoder"]
+
+
+def test_private_authorities_reach_all_who_call_milvus_and_s3() -> None:
+    callers = {
+        "MEMORY3_MEMORY_STORE_URI": "MEMORY3_MEMORY_S3_CA",
+        "MEMORY3_RETRIEVAL_MILVUS_URI": "MEMORY3_RETRIEVAL_MILVUS_CA",
+    }
+    found: set[tuple[str, str]] = set()
+    for _, template in chart.pod_templates(chart.render(chart.example("production") | {"weights": {"source": "s3"}})):
+        secrets = {volume["name"]: volume.get("secret", {}) for volume in template["spec"]["volumes"]}
+        for container in chart.containers(template):
+            told = environment(container)
+            mounts = {mount["mountPath"]: secrets.get(mount["name"], {}) for mount in container["volumeMounts"]}
+            for address, ca in callers.items():
+                assert (ca in told) == (address in told), container["name"]
+                if ca in told:
+                    assert mounts[told[ca].removesuffix("/ca.crt")]["secretName"] == "company-ca"
+                    found.add((container["name"], ca))
+    wanted = {("memory", "MEMORY3_MEMORY_S3_CA"), ("retrieval", "MEMORY3_RETRIEVAL_MILVUS_CA")}
+    assert wanted | {("weights", "MEMORY3_MEMORY_S3_CA")} <= found

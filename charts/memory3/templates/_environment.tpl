@@ -85,6 +85,9 @@
 {{- if or $index.server.existingSecret $index.server.token }}
 - {name: MEMORY3_RETRIEVAL_MILVUS_TOKEN_FILE, value: /etc/memory3/index/{{ $index.server.tokenName }}}
 {{- end }}
+{{- if $index.server.caSecret }}
+- {name: MEMORY3_RETRIEVAL_MILVUS_CA, value: /etc/memory3/index-ca/ca.crt}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -105,6 +108,9 @@
 {{- if or $store.s3.existingSecret $store.s3.accessKey }}
 - {name: MEMORY3_MEMORY_S3_ACCESS_KEY_FILE, value: /etc/memory3/store/{{ $store.s3.accessKeyName }}}
 - {name: MEMORY3_MEMORY_S3_SECRET_KEY_FILE, value: /etc/memory3/store/{{ $store.s3.secretKeyName }}}
+{{- end }}
+{{- if $store.s3.caSecret }}
+- {name: MEMORY3_MEMORY_S3_CA, value: /etc/memory3/store-ca/ca.crt}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -152,8 +152,10 @@ spec:
     {{- range include "memory3.secretMounts" . | fromYamlArray }}
     - {name: {{ .name }}, secret: {secretName: {{ .secret }}, defaultMode: 288}}
     {{- end }}
-    {{- if and .weights (not .store) (eq $values.weights.source "s3") (or $values.store.s3.existingSecret $values.store.s3.accessKey) }}
-    - {name: store, secret: {secretName: {{ include "memory3.storeSecret" .root }}, defaultMode: 288}}  # for the init container only
+    {{- if and .weights (not .store) (eq $values.weights.source "s3") }}
+    {{- range include "memory3.secretMounts" (dict "root" .root "store" true) | fromYamlArray }}
+    - {name: {{ .name }}, secret: {secretName: {{ .secret }}, defaultMode: 288}}  # for the init container only
+    {{- end }}
     {{- end }}
     {{- with $extra.documents }}
     - name: documents
@@ -210,6 +212,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- if and .store (eq $values.store.type "s3") (or $values.store.s3.existingSecret $values.store.s3.accessKey) }}
 - {name: store, secret: {{ include "memory3.storeSecret" .root }}}
 {{- end }}
+{{- if and .store (eq $values.store.type "s3") $values.store.s3.caSecret }}
+- {name: store-ca, secret: {{ $values.store.s3.caSecret }}}
+{{- end }}
+{{- if and .index (eq $values.index.type "server") $values.index.server.caSecret }}
+- {name: index-ca, secret: {{ $values.index.server.caSecret }}}
+{{- end }}
 {{- if and .index (eq $values.index.type "server") (or $values.index.server.existingSecret $values.index.server.token) }}
 - {name: index, secret: {{ include "memory3.indexSecret" .root }}}
 {{- end }}
@@ -244,7 +252,9 @@ seccompProfile: {type: RuntimeDefault}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
     - {name: weights, mountPath: /weights}
-    {{- if and $s3 (or $values.store.s3.existingSecret $values.store.s3.accessKey) }}
-    - {name: store, mountPath: /etc/memory3/store, readOnly: true}
+    {{- if $s3 }}
+    {{- range include "memory3.secretMounts" (dict "root" .root "store" true) | fromYamlArray }}
+    - {name: {{ .name }}, mountPath: /etc/memory3/{{ .name }}, readOnly: true}
+    {{- end }}
     {{- end }}
 {{- end -}}

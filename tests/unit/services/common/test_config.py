@@ -194,3 +194,38 @@ class TestSecretFiles:
             lines = capsys.readouterr().err
             assert said in lines
             assert "hidden" not in lines
+
+
+PRIVATE = (
+    (MemorySettings, "MEMORY3_MEMORY_S3_CA", "MEMORY3_MEMORY_STORE_URI", "s3://bucket?endpoint={}://s3:9000"),
+    (RetrievalSettings, "MEMORY3_RETRIEVAL_MILVUS_CA", "MEMORY3_RETRIEVAL_MILVUS_URI", "{}://milvus:19530"),
+)
+
+
+@pytest.mark.parametrize(("cls", "ca", "address", "uri"), PRIVATE)
+def test_authorities_of_stores_are_looked_at_when_the_process_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cls: type[MemorySettings | RetrievalSettings],
+    ca: str,
+    address: str,
+    uri: str,
+) -> None:
+    good, empty = Authority(tmp_path).cert, tmp_path / "empty.crt"
+    empty.write_text("no certificate")
+    monkeypatch.setenv(address, uri.format("https"))
+    monkeypatch.setenv(ca, str(good))
+    load(cls)
+    for file, scheme, said in (
+        (empty, "https", "holds no certificate"),
+        (tmp_path / "absent.crt", "https", "absent.crt"),
+        (good, "http", "is not reached by https"),
+    ):
+        monkeypatch.setenv(address, uri.format(scheme))
+        monkeypatch.setenv(ca, str(file))
+        with pytest.raises(SystemExit):
+            load(cls)
+        lines = capsys.readouterr().err
+        assert ca in lines
+        assert said in lines
