@@ -3,10 +3,10 @@
     python -m bench.codecs --codebook codebook.safetensors --sets fiction,continuation --items 100
     python -m bench.codecs --adapter my-adapter/ --codebook my-adapter/codebook.safetensors
 
-Real weights, references of the sets. Error is squared error over the variance of keys and of values. Encode and decode
-are milliseconds of one memory, median and interquartile range; `device` is the expansion of compressed
-bytes by torch where the model is (trellis only), five memories at once, a memory's share. NLL is of mode `memory`, per
-answer token; beside it the paired difference to the first codec and its standard error.
+Real weights, references of the sets. Error is squared error over the variance of keys and of values. Times are
+milliseconds of one memory, median and interquartile range: to encode it, to open its record (checksum, header), and a
+memory's share of expanding five on the model's device. NLL is of mode `memory`, per answer token; beside it the paired
+difference to the first codec and its standard error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import torch
 
 from bench.machine import heading
 from model.codec.arrays import MemoryArrays
-from model.codec.chain import CodecChain
 from model.codec.trellis import Trellis
-from model.memory.expand import TrellisExpander
+from model.expansion.expander import Expander
 from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.prefix import encode_prefix
@@ -68,35 +67,13 @@ def relative_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) ->
     return float(((np.concatenate(found, axis=2) - stacked) ** 2).sum() / (centred**2).sum())
 
 
-def device_milliseconds(
-    checkpoint: Checkpoint, chain: CodecChain, records: Sequence[bytes], repeats: int
-) -> float | None:
-    """A memory's share of expanding several at once; None if the codec has no such path."""
-    stage = chain.stages[0]
-    if not isinstance(stage, Trellis):
-        return None
-    packed = [chain.unpack(record, READER, READER)[1] for record in records]
-    most = max(arrays["codes"].shape[0] for arrays in packed)
-    packed = [arrays for arrays in packed if arrays["codes"].shape[0] == most][:MEMORIES_READ]
-    device = checkpoint.transformer.device
-    codes, positions = (
-        torch.from_numpy(np.stack([arrays[name] for arrays in packed])) for name in ("codes", "positions")
-    )
-    expander = TrellisExpander(stage, device, checkpoint.transformer.dtype)
-
-    def expand() -> None:
-        k_ULKSD, _ = expander.expand(codes.to(device), positions.to(device))
-        k_ULKSD[..., 0].sum().item()  # waits for the device
-
-    return milliseconds(expand, repeats)[0] / len(packed)
-
-
 def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats: int) -> list[str]:
     """Bytes, error and speed."""
     checked = checkpoint.checked
     chain, config, plan = checked.codec, checked.config, checked.plan
     records = [chain.encode(memory, READER, READER) for memory in memories]
-    decoded = [chain.decode(record, READER, READER) for record in records]
+    packed = [chain.unpack(record, READER, READER) for record in records]
+    decoded = [memory.to_arrays() for memory in Expander(chain, "cpu").expand(packed)]
     shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
     size = chain.record_bytes(shape, plan.max_reference_tokens)
     dense = 2 * config.num_layers * config.num_kv_heads * plan.max_reference_tokens * config.head_dim * 2
@@ -105,15 +82,21 @@ def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats:
         for name in ("k_LKSD", "v_LKSD")
     ]
     encode = milliseconds(lambda: chain.encode(memories[0], READER, READER), repeats)
-    decode = milliseconds(lambda: chain.decode(records[0], READER, READER), repeats)
-    device = device_milliseconds(checkpoint, chain, records, repeats)
+    unpack = milliseconds(lambda: chain.unpack(records[0], READER, READER), repeats)
+    expander = Expander(chain, checkpoint.transformer.device, checkpoint.transformer.dtype)
+    span = [memory for memory in packed if memory.shape == shape][:MEMORIES_READ]
+
+    def expand() -> None:
+        expander.expand(span)[-1].v_LKSD[-1, -1, -1, -1].item()  # waits for the device
+
+    middle, spread = milliseconds(expand, repeats)
+    expansion = middle / len(span), spread / len(span)
     return [
         f"{plan.codec[0]} {book.bytes_per_vector:g}" if (book := checked.codebook) else ", ".join(plan.codec),
         f"{size:,}",
         f"{dense / size:.0f}",
         *(f"{error:.4f}" for error in errors),
-        *(f"{middle:.2f} ± {spread:.2f}" for middle, spread in (encode, decode)),
-        "-" if device is None else f"{device:.2f}",
+        *(f"{middle:.2f} ± {spread:.2f}" for middle, spread in (encode, unpack, expansion)),
     ]
 
 
@@ -179,7 +162,7 @@ def main() -> None:
     ]
     first: dict[str, np.ndarray] = {}
     loaded: Checkpoint | None = None
-    titles = ["codec", "bytes", "dense/bytes", "error K", "error V", "encode ms", "decode ms", "device ms", *sets]
+    titles = ["codec", "bytes", "dense/bytes", "error K", "error V", "encode ms", "open ms", "expand ms", *sets]
     print(heading())
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", flush=True)
     books = {

@@ -1,1 +1,1 @@
-"""Arrays of an explicit memory to bytes and back, without torch. Empty, so that `record` imports without numpy."""
+"""An explicit memory's arrays to bytes, and records opened again; no torch. Empty, so that `record` needs no numpy."""

@@ -5,7 +5,8 @@
     bytes  -> bytes       after it
 
 A stage is a frozen dataclass whose fields are its parameters, so that its description is data: it goes into every
-record's header and into the model fingerprint. This file knows no concrete stage.
+record's header and into the model fingerprint. What it does to arrays is undone where memories are read, in torch
+(`model.expansion`). This file knows no concrete stage.
 """
 
 from __future__ import annotations
@@ -58,10 +59,6 @@ class ArraysToArrays(Stage):
     def encode(self, arrays: Arrays) -> Arrays:
         """Raises ValueError if the arrays hold a number this stage cannot store within its error bound."""
 
-    @abstractmethod
-    def decode(self, arrays: Arrays) -> Arrays:
-        """The inverse of `encode`, within the stage's error bound."""
-
 
 @dataclass(frozen=True)
 class ArraysToBytes(Stage):
@@ -70,10 +67,6 @@ class ArraysToBytes(Stage):
     @abstractmethod
     def encode(self, arrays: Arrays) -> bytes:
         """Deterministic: equal arrays give equal bytes."""
-
-    @abstractmethod
-    def decode(self, data: bytes | memoryview, specs: Specs) -> Arrays:
-        """The packed arrays, which may be read-only views of `data`. Raises ValueError unless `data` fits exactly."""
 
 
 @dataclass(frozen=True)

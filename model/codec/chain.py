@@ -1,6 +1,7 @@
-"""The codec chain: a memory's arrays to its record and back, through the stages a memory plan names.
+"""The codec chain: a memory's arrays to its record, through the stages a memory plan names, and the record opened.
 
-Knows the record's envelope and the stages' kinds, not what any stage does, and nothing of models, banks or stores.
+Stages on arrays are undone elsewhere (`model.expansion`). Knows the record's envelope and the stages' kinds, not what
+any stage does, and nothing of models, banks or stores.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.codec.arrays import MemoryArrays
 from model.codec.base import Arrays, ArraySpec, ArraysToArrays, ArraysToBytes, BytesToBytes, Specs, Stage
@@ -19,6 +19,7 @@ from model.codec.floats import Bf16, Fp32
 from model.codec.int4 import Int4
 from model.codec.int8 import Int8
 from model.codec.pack import Pack, packed_bytes
+from model.codec.packed_memory import PackedMemory
 from model.codec.record import (
     PREAMBLE_BYTES,
     RecordError,
@@ -45,7 +46,7 @@ class CodecChain:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
-        if len(self._packers) != 1 or self.stages != (*self._on_arrays, *self._packers, *self._on_bytes):
+        if len(self._packers) != 1 or self.stages != (*self.on_arrays, *self._packers, *self._on_bytes):
             raise ValueError(
                 f"codec chain {[stage.name for stage in self.stages]} is out of order; give stages on arrays, then one "
                 "that packs, then stages on bytes"
@@ -81,7 +82,7 @@ class CodecChain:
         """
         memory.check_content()
         arrays: Arrays = {"keys": memory.k_LKSD, "values": memory.v_LKSD, "positions": memory.positions_LKS}
-        for stage in self._on_arrays:
+        for stage in self.on_arrays:
             arrays = stage.encode(arrays)
         payload = self._packers[0].encode(arrays)
         for byte_stage in self._on_bytes:
@@ -95,31 +96,11 @@ class CodecChain:
         )
         return pack_record(header, payload)
 
-    def decode(self, record: bytes | bytearray | memoryview, reference_id: str, model_fingerprint: str) -> MemoryArrays:
-        """The memory in a record, in arrays that own their bytes.
+    def unpack(self, record: bytes | bytearray | memoryview, reference_id: str, model_fingerprint: str) -> PackedMemory:
+        """The memory in a record, its stages on arrays not yet undone; free of the record's bytes.
 
         Raises RecordError: "corrupt", "version", or "mismatch" if the record is another reference's, another model's or
         was made by another chain.
-        """
-        header, arrays = self.unpack(record, reference_id, model_fingerprint)
-        try:
-            for stage in reversed(self._on_arrays):
-                arrays = stage.decode(arrays)
-            return MemoryArrays(
-                k_LKSD=_owned(arrays["keys"]),
-                v_LKSD=_owned(arrays["values"]),
-                positions_LKS=_owned(arrays["positions"]),
-                num_reference_tokens=header.num_reference_tokens,
-            )
-        except ValueError as error:
-            raise RecordError("corrupt", str(error)) from error
-
-    def unpack(
-        self, record: bytes | bytearray | memoryview, reference_id: str, model_fingerprint: str
-    ) -> tuple[RecordHeader, Arrays]:
-        """Header and arrays as they were packed, for whoever undoes the stages on arrays elsewhere.
-
-        Read-only views of `record` where no stage on bytes made new ones. Raises RecordError as `decode`.
         """
         header, payload = parse_record(record)
         check_identity(header, reference_id, model_fingerprint)
@@ -129,29 +110,39 @@ class CodecChain:
                 f"record was made by codec {list(header.codec)}, this chain is {self.describe()}; write it again",
             )
         try:
-            # Read-only, so that views of the caller's buffer can be told from arrays of our own.
-            data: bytes | memoryview = payload.toreadonly()
+            data: bytes | memoryview = payload
             for byte_stage in reversed(self._on_bytes):
                 data = byte_stage.decode(data)
-            specs = _start_specs(header.shape)
-            for stage in self._on_arrays:
-                specs = stage.resolve(specs)
-            return header, self._packers[0].decode(data, specs)
+            specs = self._packed_specs(header.shape)
         except ValueError as error:
             raise RecordError("corrupt", str(error)) from error
+        if len(data) != packed_bytes(specs):
+            raise RecordError(
+                "corrupt", f"payload has {len(data)} bytes, its shape and codec ask for {packed_bytes(specs)}"
+            )
+        return PackedMemory(bytes(data), specs, header.shape, header.num_reference_tokens, reference_id)
 
     def record_bytes(self, shape: tuple[int, int, int, int], num_reference_tokens: int) -> int:
         """Size of the record of a memory of this shape (L, K, S, D); an upper bound if stages on bytes follow."""
-        specs = _start_specs(shape)
-        for stage in self._on_arrays:
-            specs = stage.resolve(specs)
         zeros = "0" * ID_HEX_DIGITS
         header = RecordHeader(zeros, zeros, tuple(self.describe()), shape, num_reference_tokens)
-        return PREAMBLE_BYTES + len(header.to_json_bytes()) + packed_bytes(specs)
+        return PREAMBLE_BYTES + len(header.to_json_bytes()) + packed_bytes(self._packed_specs(shape))
 
     @property
-    def _on_arrays(self) -> tuple[ArraysToArrays, ...]:
+    def on_arrays(self) -> tuple[ArraysToArrays, ...]:
+        """The stages before packing."""
         return tuple(stage for stage in self.stages if isinstance(stage, ArraysToArrays))
+
+    def _packed_specs(self, shape: tuple[int, int, int, int]) -> Specs:
+        float32 = np.dtype(np.float32)
+        specs: Specs = {
+            "keys": ArraySpec(float32, shape),
+            "values": ArraySpec(float32, shape),
+            "positions": ArraySpec(np.dtype(np.uint8), shape[:3]),
+        }
+        for stage in self.on_arrays:
+            specs = stage.resolve(specs)
+        return specs
 
     @property
     def _packers(self) -> tuple[ArraysToBytes, ...]:
@@ -160,19 +151,6 @@ class CodecChain:
     @property
     def _on_bytes(self) -> tuple[BytesToBytes, ...]:
         return tuple(stage for stage in self.stages if isinstance(stage, BytesToBytes))
-
-
-def _start_specs(shape: tuple[int, int, int, int]) -> Specs:
-    float32 = np.dtype(np.float32)
-    return {
-        "keys": ArraySpec(float32, shape),
-        "values": ArraySpec(float32, shape),
-        "positions": ArraySpec(np.dtype(np.uint8), shape[:3]),
-    }
-
-
-def _owned(array: NDArray[Any]) -> NDArray[Any]:
-    return array if array.flags.writeable else array.copy()
 
 
 def stage_from_dict(description: Mapping[str, Any], codebook: Codebook | None = None) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ class Fp32(ArraysToArrays):
     def encode(self, arrays: Arrays) -> Arrays:
         return arrays
 
-    def decode(self, arrays: Arrays) -> Arrays:
-        return arrays
-
 
 @dataclass(frozen=True)
 class Bf16(ArraysToArrays):
@@ -42,9 +39,6 @@ class Bf16(ArraysToArrays):
     def encode(self, arrays: Arrays) -> Arrays:
         return {name: _to_bf16(name, array) if name in VECTOR_ARRAYS else array for name, array in arrays.items()}
 
-    def decode(self, arrays: Arrays) -> Arrays:
-        return {name: _from_bf16(array) if name in VECTOR_ARRAYS else array for name, array in arrays.items()}
-
 
 def _to_bf16(name: str, numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
@@ -53,9 +47,3 @@ def _to_bf16(name: str, numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
     if ((rounded & _EXPONENT_BITS) == _EXPONENT_BITS).any():
         raise ValueError(f"{name} hold a number beyond bf16's largest, 3.39e38; store them with the fp32 codec")
     return rounded
-
-
-def _from_bf16(halves: NDArray[Any]) -> NDArray[np.float32]:
-    bits = halves.astype(np.uint32)
-    bits <<= np.uint32(16)
-    return bits.view(np.float32)

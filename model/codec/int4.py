@@ -55,18 +55,6 @@ class Int4(ArraysToArrays):
                 encoded[name] = array
         return encoded
 
-    def decode(self, arrays: Arrays) -> Arrays:
-        decoded: Arrays = {}
-        for name, array in arrays.items():
-            if name in VECTOR_ARRAYS:
-                numbers = _NUMBERS_OF_BYTE[array].reshape(*array.shape[:-1], -1)
-                scales = np.repeat(arrays[scale_of(name)].astype(np.float32), self.group_size, axis=-1)
-                numbers *= scales[..., : numbers.shape[-1]]
-                decoded[name] = numbers
-            elif name not in map(scale_of, VECTOR_ARRAYS):
-                decoded[name] = array
-        return decoded
-
     def _quantise(self, name: str, numbers: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         *leading, head_dim = numbers.shape
         _half(head_dim)
@@ -90,5 +78,5 @@ def _number_pairs() -> NDArray[np.float32]:
     return (np.stack((codes & 15, codes >> 4), axis=-1) - _LARGEST_CODE).astype(np.float32)
 
 
-_NUMBERS_OF_BYTE = _number_pairs()
+NUMBERS_OF_BYTE = _number_pairs()
 """The two codes in each byte, the low half first; a half of 15, which is never written, reads as 8."""

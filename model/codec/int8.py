@@ -47,14 +47,3 @@ class Int8(ArraysToArrays):
             else:
                 encoded[name] = array
         return encoded
-
-    def decode(self, arrays: Arrays) -> Arrays:
-        decoded: Arrays = {}
-        for name, array in arrays.items():
-            if name in VECTOR_ARRAYS:
-                numbers = array.astype(np.float32)
-                numbers *= arrays[scale_of(name)].astype(np.float32)[..., None]
-                decoded[name] = numbers
-            elif name not in map(scale_of, VECTOR_ARRAYS):
-                decoded[name] = array
-        return decoded

@@ -1,4 +1,4 @@
-"""Keys turned to and from the positions where they were encoded (RoPE), in numpy. The twin of `model.rope`.
+"""Keys turned back from the positions where they were encoded (RoPE), in numpy. The twin of `model.rope`.
 
 Shape letters: L memory layers, K KV heads, S kept tokens, D head dimension, R offsets in a reference.
 """
@@ -26,12 +26,8 @@ class KeyRotation:
     def turn_back(self, keys_LKSD: NDArray[np.float32], offsets_LKS: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The keys as they would be at position 0."""
         cos, sin = self.cos_sin[:, offsets_LKS]
-        return _turned(keys_LKSD, cos, -sin)
-
-    def turn(self, keys_LKSD: NDArray[np.float32], offsets_LKS: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The inverse of `turn_back`."""
-        cos, sin = self.cos_sin[:, offsets_LKS]
-        return _turned(keys_LKSD, cos, sin)
+        first, second = np.split(keys_LKSD, 2, axis=-1)
+        return np.concatenate((first * cos + second * sin, second * cos - first * sin), axis=-1)
 
     @cached_property
     def cos_sin(self) -> NDArray[np.float32]:
@@ -41,9 +37,3 @@ class KeyRotation:
         positions_R = self.num_prefix_tokens + np.arange(REFERENCE_TOKENS_LIMIT)
         angles = np.outer(positions_R, frequencies)
         return np.stack((np.cos(angles), np.sin(angles))).astype(np.float32)
-
-
-def _turned(keys_LKSD: NDArray[np.float32], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> NDArray[np.float32]:
-    half = keys_LKSD.shape[3] // 2
-    first, second = keys_LKSD[..., :half], keys_LKSD[..., half:]
-    return np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)

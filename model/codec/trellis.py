@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model.codec.base import Arrays, ArraySpec, ArraysToArrays, Specs
 from model.codec.codebook import Codebook
 from model.codec.rotation import KeyRotation
-from model.codec.trellis_code import MAX_BITS, decode_codes, encode_numbers
+from model.codec.trellis_code import MAX_BITS, encode_numbers
 
 _LARGEST_NUMBER = np.float32(1e4)
 """Beyond every level; larger numbers are cut here, so that their squares stay finite."""
@@ -59,26 +59,6 @@ class Trellis(ArraysToArrays):
         codes_SC = encode_numbers(numbers_SC, self.bits, self.stride, self.codebook.levels)
         planes = [codes_SC[:, :width] >> np.uint8(plane) & 1 for plane, width in enumerate(self.plane_widths)]
         return {"codes": np.packbits(np.concatenate(planes, axis=1), axis=1), "positions": positions_LKS}
-
-    def decode(self, arrays: Arrays) -> Arrays:
-        rows, positions_LKS = arrays["codes"], arrays["positions"]
-        num_layers, num_kv_heads, head_dim = self.codebook.shape
-        stream = np.unpackbits(rows, axis=1, count=self.num_bits)
-        codes_SC = np.zeros((len(rows), len(self.coded)), dtype=np.uint8)
-        start = 0
-        for plane, width in enumerate(self.plane_widths):
-            codes_SC[:, :width] |= stream[:, start : start + width] << np.uint8(plane)
-            start += width
-        # One column more, of zeros, for the numbers that are not coded.
-        numbers_SC = np.zeros((len(rows), len(self.coded) + 1), dtype=np.float32)
-        numbers_SC[:, :-1] = decode_codes(codes_SC, self.bits, self.stride, self.codebook.levels)
-        numbers_2LKSI = np.moveaxis(
-            numbers_SC[:, self.columns].reshape(len(rows), 2, num_layers, num_kv_heads, head_dim), 0, 3
-        )
-        vectors_2LKSD = numbers_2LKSI @ self.codebook.basis_2LKID
-        vectors_2LKSD += self.codebook.mean_2LKD[..., None, :]
-        keys_LKSD = self.rotation.turn(vectors_2LKSD[0], positions_LKS)
-        return {"keys": keys_LKSD, "values": vectors_2LKSD[1], "positions": positions_LKS}
 
     @property
     def stride(self) -> int:

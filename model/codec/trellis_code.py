@@ -31,6 +31,8 @@ _NUM_STATES = 2**MEMORY
 # Parity checks 45 and 10 (octal). Bit j stands for the branch j numbers back; the high bit of the subset is the sum of
 # the branches of the one, the low bit that of the other, which leaves the number's own branch out.
 _HIGH_TAPS, _LOW_TAPS = 0o45, 0o10
+TAPS = tuple(back for back in range(MEMORY + 1) if (_HIGH_TAPS | _LOW_TAPS) >> back & 1)
+"""How many numbers back the branches stand that choose a number's subset."""
 
 
 def first_level(bits: NDArray[np.integer] | int) -> NDArray[np.integer] | int:

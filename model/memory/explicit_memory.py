@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,44 +48,23 @@ class ExplicitMemory:
     def to_arrays(self) -> MemoryArrays:
         """For the codec chain: float32 on the CPU."""
         return MemoryArrays(
-            k_LKSD=_converted(self.k_LKSD, torch.float32, "cpu").numpy(),
-            v_LKSD=_converted(self.v_LKSD, torch.float32, "cpu").numpy(),
+            k_LKSD=_float32(self.k_LKSD).numpy(),
+            v_LKSD=_float32(self.v_LKSD).numpy(),
             positions_LKS=self.positions_LKS.cpu().numpy(),
             num_reference_tokens=self.num_reference_tokens,
         )
 
-    @classmethod
-    def from_arrays(
-        cls,
-        arrays: MemoryArrays,
-        reference_id: str = "",
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ) -> ExplicitMemory:
-        """From the codec chain. Copies where an array may not be written to, as one that lies in a record's bytes."""
-        return cls(
-            k_LKSD=_converted(_tensor(arrays.k_LKSD), dtype, device),
-            v_LKSD=_converted(_tensor(arrays.v_LKSD), dtype, device),
-            positions_LKS=_tensor(arrays.positions_LKS).to(device),
-            num_reference_tokens=arrays.num_reference_tokens,
-            reference_id=reference_id,
-        )
 
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _converted(values_LKSD: Tensor, dtype: torch.dtype, device: str | torch.device) -> Tensor:
-    """The values in another number format and place, converted one layer at a time.
+def _float32(values_LKSD: Tensor) -> Tensor:
+    """The values as float32 on the CPU, converted one layer at a time.
 
     A whole memory is large enough for torch to make a pool of threads in the calling thread, which is not the one that
     runs the model; with more pool threads than cores libgomp stops spinning between operations, and a decode step takes
     half as long again.
     """
-    if values_LKSD.dtype == dtype:
-        return values_LKSD.to(device)
-    converted_LKSD = torch.empty(values_LKSD.shape, dtype=dtype)
+    if values_LKSD.dtype == torch.float32:
+        return values_LKSD.cpu()
+    converted_LKSD = torch.empty(values_LKSD.shape, dtype=torch.float32)
     for converted_KSD, values_KSD in zip(converted_LKSD, values_LKSD.cpu(), strict=True):
         converted_KSD.copy_(values_KSD)
-    return converted_LKSD.to(device)
+    return converted_LKSD

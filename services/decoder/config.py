@@ -81,7 +81,9 @@ class DecoderSettings(ServerSettings, CallerSettings):
     fetch_timeout_ms: int = Field(
         10_000, ge=1, description="How long a fetch goes on after its recall gave up, to fill the cache; milliseconds."
     )
-    cache_bytes: int = Field(512 * 1024 * 1024, ge=0, description="RAM of one worker for decoded memories; bytes.")
+    cache_bytes: int = Field(
+        512 * 1024 * 1024, ge=0, description="RAM of one worker for memories, packed as they are stored; bytes."
+    )
 
     cold_start: bool = Field(True, description="Write a missing memory when it is first recalled.")
     cold_start_per_recall: int = Field(10, ge=0, description="Missing memories written for one recall at most.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from memory3 import semconv
 from memory3.errors import InternalError, MalformedRequestError
 from memory3.telemetry import tracer
+from model.codec.packed_memory import PackedMemory
 from model.memory.explicit_memory import ExplicitMemory
 from services.decoder.device import Device
 from services.decoder.model_bundle import ModelBundle
@@ -21,8 +22,8 @@ class WrittenMemory:
     """One reference, written."""
 
     record: bytes
-    memory: ExplicitMemory
-    """Decoded from the record: what is read now equals what is read after a round through the store."""
+    memory: PackedMemory
+    """Unpacked from the record: what is read now equals what is read after a round through the store."""
     encode_ns: int
     """The device's time for it."""
 
@@ -54,6 +55,6 @@ class Encoding:
                 raise InternalError(f"the memory of reference {reference_id} cannot be stored: {error}") from error
             return WrittenMemory(record, memory, encoded.encode_ns)
 
-    def _pack(self, reference_id: str, memory: ExplicitMemory) -> tuple[bytes, ExplicitMemory]:
+    def _pack(self, reference_id: str, memory: ExplicitMemory) -> tuple[bytes, PackedMemory]:
         record = self._model.codec.encode(memory.to_arrays(), reference_id, self._model.fingerprint)
-        return record, self._model.decode(record, reference_id)
+        return record, self._model.unpack(record, reference_id)

@@ -16,6 +16,7 @@ from model.codec.chain import CodecChain
 from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.config import ModelConfig
 from model.directory import locate_adapter, locate_model
+from model.expansion.expander import Expander
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
@@ -65,7 +66,7 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
         plan=plan,
         codec=codec,
         fingerprint=fingerprint,
-        dtype=dtype,
+        expander=Expander(codec, transformer.device, dtype),
         info=_info(runner, codec, fingerprint, settings.dtype, directory),
     )
 

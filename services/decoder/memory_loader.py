@@ -19,8 +19,8 @@ from memory3 import semconv
 from memory3.errors import Memory3Error
 from memory3.telemetry import tracer
 from memory3.types import FetchedRecord, FetchStatus, MemoryStatus, Reference, Tier
+from model.codec.packed_memory import PackedMemory
 from model.codec.record import RecordError
-from model.memory.explicit_memory import ExplicitMemory
 from services.decoder.breaker import CircuitBreaker
 from services.decoder.cold_start import ColdStart
 from services.decoder.memory_cache import MemoryCache
@@ -45,7 +45,7 @@ class Loaded:
 
     status: MemoryStatus
     tier: Tier = Tier.NONE
-    memory: ExplicitMemory | None = None
+    memory: PackedMemory | None = None
     record_bytes: int = 0
 
 
@@ -214,7 +214,7 @@ class MemoryLoader:
         reference_id = item.reference_id
         if item.status is FetchStatus.FOUND:
             try:
-                memory = await asyncio.to_thread(self._model.decode, item.record, reference_id)
+                memory = await asyncio.to_thread(self._model.unpack, item.record, reference_id)
             except RecordError as error:
                 log.warning("memory of reference %s is refused (%s): %s", reference_id, error.reason, error)
                 load.settle(Loaded(MemoryStatus.REFUSED, item.tier, record_bytes=len(item.record)))

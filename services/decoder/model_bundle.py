@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from memory3.types import DecoderInfo
 from model.chat import ChatTemplate
 from model.codec.chain import CodecChain
-from model.memory.explicit_memory import ExplicitMemory
+from model.codec.packed_memory import PackedMemory
+from model.expansion.expander import Expander
 from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
 from model.runner import ModelRunner
@@ -29,10 +28,10 @@ class ModelBundle:
     codec: CodecChain
     fingerprint: str
     """What a stored memory must have been written by."""
-    dtype: torch.dtype
+    expander: Expander
+    """Expands unpacked memories on the model's device, in the model's dtype; for the thread that owns the device."""
     info: DecoderInfo
 
-    def decode(self, record: bytes, reference_id: str) -> ExplicitMemory:
+    def unpack(self, record: bytes, reference_id: str) -> PackedMemory:
         """The memory in a record, in the host's RAM. Raises RecordError: damaged, or of another reference or model."""
-        arrays = self.codec.decode(record, reference_id, self.fingerprint)
-        return ExplicitMemory.from_arrays(arrays, reference_id, self.dtype)
+        return self.codec.unpack(record, reference_id, self.fingerprint)

@@ -20,7 +20,7 @@ from memory3 import semconv
 from memory3.errors import MalformedRequestError, Memory3Error, ModelMismatchError, UnknownBankError
 from memory3.telemetry import histogram, meter, records_content, tracer
 from memory3.types import Hit, MemoryStatus, RecalledMemory, Reference, RetrieveResult, Tier
-from model.memory.explicit_memory import ExplicitMemory
+from model.codec.packed_memory import PackedMemory
 from services.decoder.breaker import CircuitBreaker
 from services.decoder.memory_loader import Load, LoadBatch, LoadTimes, MemoryLoader
 from services.decoder.ports import ReferenceSource
@@ -72,7 +72,7 @@ class RecalledChunk:
     """What one query recalled: everything by falling score, and of that what can be read, in the same order."""
 
     memories: Sequence[RecalledMemory]
-    readable: tuple[ExplicitMemory, ...]
+    readable: tuple[PackedMemory, ...]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from memory3 import semconv
 from memory3.errors import BackendUnavailableError, DeadlineExceededError, InternalError, Memory3Error
 from memory3.telemetry import extract, meter, tracer
 from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, Mode, WriteResult
+from model.codec.packed_memory import PackedMemory
 from model.engine import task
 from model.engine.engine import Engine
 from model.engine.events import Event, RecallNeeded
-from model.memory.explicit_memory import ExplicitMemory
+from model.expansion.expander import Expander
 from services.decoder.admission import Admission
 from services.decoder.device import Device
 from services.decoder.generation import Generation
@@ -213,7 +214,10 @@ class Worker:
             return
         generation.recalled([span.span for span in needed.spans], recalled)
         delivery = [(span.span, chunk.readable) for span, chunk in zip(needed.spans, recalled.chunks, strict=True)]
-        self._device.submit(lambda engine: _deliver(engine, generation.sequence_id, delivery))
+        self._device.submit(
+            lambda engine: _deliver(engine, self._model.expander, generation.sequence_id, delivery),
+            lambda error: self._end(generation, _unreadable(error)),
+        )
 
     def _recall_request(self, request: GenerationRequest, queries: Sequence[str]) -> RecallRequest:
         deadline_ms = self._recall_deadline_ms if request.recall_deadline_ms is None else request.recall_deadline_ms
@@ -272,11 +276,17 @@ def _refuse(generation: Generation, error: Exception) -> None:
 
 
 def _deliver(
-    engine: Engine, sequence_id: str, delivery: Sequence[tuple[int, tuple[ExplicitMemory, ...]]]
+    engine: Engine, expander: Expander, sequence_id: str, delivery: Sequence[tuple[int, tuple[PackedMemory, ...]]]
 ) -> Sequence[Event]:
+    """Expand the memories of all spans at once, and hand each span its own."""
+    expanded = iter(expander.expand([memory for _, memories in delivery for memory in memories]))
     for span, memories in delivery:
-        engine.deliver(sequence_id, span, memories)
+        engine.deliver(sequence_id, span, tuple(itertools.islice(expanded, len(memories))))
     return ()
+
+
+def _unreadable(error: Exception) -> InternalError:
+    return InternalError(f"recalled memories could not be expanded: {type(error).__name__}: {error}")
 
 
 def _cancel(engine: Engine, sequence_id: str) -> Sequence[Event]:

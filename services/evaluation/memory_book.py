@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 
 from model.codec.chain import CodecChain
+from model.expansion.expander import Expander
 from model.identity import reference_id
 from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
@@ -33,7 +34,8 @@ class MemoryBook:
     ) -> None:
         """`max_bytes`: kept for later; what one call needs is held whatever its size."""
         self._writer, self._codec, self._tokenizer = writer, codec, tokenizer
-        self._fingerprint, self._dtype, self._device, self._max_bytes = fingerprint, dtype, device, max_bytes
+        self._fingerprint, self._max_bytes = fingerprint, max_bytes
+        self._expander = Expander(codec, device, dtype)
         self._kept: OrderedDict[str, ExplicitMemory] = OrderedDict()
         self._num_bytes = 0
         self.num_written = 0
@@ -59,8 +61,9 @@ class MemoryBook:
         record = self._codec.encode(memory.to_arrays(), memory.reference_id, self._fingerprint)
         self.num_written += 1
         self.record_bytes += len(record)
-        arrays = self._codec.decode(record, memory.reference_id, self._fingerprint)
-        return ExplicitMemory.from_arrays(arrays, memory.reference_id, self._dtype, self._device)
+        # Alone, so that its tensors can go when it goes.
+        (read,) = self._expander.expand([self._codec.unpack(record, memory.reference_id, self._fingerprint)])
+        return read
 
     def _keep(self, memories: dict[str, ExplicitMemory]) -> None:
         for text, memory in memories.items():

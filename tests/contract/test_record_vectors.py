@@ -23,6 +23,7 @@ from model.codec.chain import CodecChain
 from model.codec.codebook import Codebook, CodebookOrigin
 from model.codec.record import RecordError, RecordHeader, check_identity, pack_record, parse_record
 from model.plan import MemoryPlan
+from tests.helpers.records import read
 
 VECTORS = Path(__file__).parent / "vectors"
 CODECS = ("fp32", "bf16", "int8", "int4", "trellis")
@@ -71,7 +72,7 @@ def test_equal_memories_give_the_frozen_bytes(codec: str) -> None:
 def test_frozen_records_are_read(codec: str) -> None:
     """The numbers are decoded here by hand from the page docs/memory-format.md, not by the code under test."""
     record = vector(codec)
-    memory = chain(codec).decode(record, REFERENCE_ID, FINGERPRINT)
+    memory = read(chain(codec), record, REFERENCE_ID, FINGERPRINT)
     payload = record[PREAMBLE + struct.unpack_from("<I", record, 12)[0] :]
     keys, values, positions = decode_by_hand(codec, payload)
     tolerance = 1e-5 if codec == "trellis" else 0  # its keys are turned, with the sines of this machine
@@ -275,12 +276,12 @@ def test_another_identity_is_a_mismatch(reference_id: str, fingerprint: str, nam
         check_identity(parse_record(vector("int8"))[0], reference_id, fingerprint)
     assert caught.value.reason == "mismatch"
     with pytest.raises(RecordError, match=named):
-        chain("int8").decode(vector("int8"), reference_id, fingerprint)
+        chain("int8").unpack(vector("int8"), reference_id, fingerprint)
 
 
 def test_another_codec_is_a_mismatch() -> None:
     with pytest.raises(RecordError, match="codec") as caught:
-        chain("bf16").decode(vector("int8"), REFERENCE_ID, FINGERPRINT)
+        chain("bf16").unpack(vector("int8"), REFERENCE_ID, FINGERPRINT)
     assert caught.value.reason == "mismatch"
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.codec.chain import CodecChain
+from model.expansion.expander import Expander
 from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
@@ -79,7 +80,7 @@ def test_stored_memory_reads_nearly_as_the_fresh_one():
         (memory,) = MemoryWriter(transformer, plan, runner.prefix).write([random_tokens(60)], ["0" * 32])
         chain = CodecChain.from_plan(plan)
         record = chain.encode(memory.to_arrays(), memory.reference_id, "1" * 32)
-        loaded = ExplicitMemory.from_arrays(chain.decode(record, memory.reference_id, "1" * 32), memory.reference_id)
+        (loaded,) = Expander(chain, "cpu").expand([chain.unpack(record, memory.reference_id, "1" * 32)])
         assert torch.equal(loaded.positions_LKS, memory.positions_LKS)
         for read, logits in ((memory, fresh), (loaded, stored)):
             runner.reset(0, reads_memories=True)

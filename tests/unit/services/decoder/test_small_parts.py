@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,18 +25,17 @@ from memory3.types import (
     TokenEvent,
     Usage,
 )
-from model.memory.explicit_memory import ExplicitMemory
+from model.codec.packed_memory import PackedMemory
 from services.decoder.admission import Admission
 from services.decoder.breaker import CircuitBreaker, TierDownError
 from services.decoder.event_queue import EventQueue
-from services.decoder.memory_cache import MemoryCache, size_bytes
+from services.decoder.memory_cache import MemoryCache
 from services.decoder.stages import Stage, timeline, total_ns, under
 from tests.helpers.waiting import until
 
 
-def memory(num_kept: int) -> ExplicitMemory:
-    kv = torch.zeros(1, 1, num_kept, 2)
-    return ExplicitMemory(kv, kv, torch.zeros(1, 1, num_kept, dtype=torch.uint8), num_kept)
+def memory(num_kept: int) -> PackedMemory:
+    return PackedMemory(bytes(17 * num_kept), {}, (1, 1, num_kept, 2), num_kept, "0" * 32)
 
 
 class TestMemoryCache:
@@ -50,12 +48,12 @@ class TestMemoryCache:
             newest[key] = memory(num_kept)
             cache.put("bank", key, newest[key])
             held = {key: found for key in newest if (found := cache.get("bank", key)) is not None}
-            assert sum(map(size_bytes, held.values())) == cache.num_bytes <= capacity
+            assert sum(len(one.payload) for one in held.values()) == cache.num_bytes <= capacity
             assert len(cache) == len(held)
 
     def test_the_least_recently_used_goes_first(self) -> None:
         a, b, c = memory(1), memory(1), memory(1)
-        cache = MemoryCache(2 * size_bytes(a))
+        cache = MemoryCache(2 * len(a.payload))
         cache.put("bank", "a", a)
         cache.put("bank", "b", b)
         assert cache.get("bank", "a") is a
@@ -69,7 +67,7 @@ class TestMemoryCache:
         assert cache.get("other", "a") is None
 
     def test_one_larger_than_the_bound_changes_nothing(self) -> None:
-        cache = MemoryCache(size_bytes(memory(2)))
+        cache = MemoryCache(len(memory(2).payload))
         cache.put("bank", "a", small := memory(1))
         cache.put("bank", "b", memory(3))
         assert cache.get("bank", "a") is small

@@ -11,6 +11,7 @@ import pytest
 from memory3.errors import BackendUnavailableError, DeadlineExceededError, InternalError, OverloadedError
 from memory3.types import FinalEvent, GenerationEvent, GenerationRequest, Mode
 from model.engine.engine import Engine
+from model.expansion.expander import Expander
 from services.decoder.assembly import build_worker
 from services.decoder.config import DecoderSettings
 from services.decoder.worker import Worker
@@ -134,6 +135,20 @@ async def test_a_model_that_fails_on_one_sequence_ends_that_one_only(
             await run(worker, SHORT)
     assert isinstance((await run(worker, SHORT))[-1], FinalEvent)
     worker.check()
+
+
+async def test_memories_that_cannot_be_expanded_end_their_generation_only(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Expander, memories: object) -> list[object]:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Expander, "expand", full)
+        with pytest.raises(InternalError, match=r"could not be expanded: RuntimeError: out of memory"):
+            await run(worker, RECALLING)
+    assert await num_in_engine(worker) == 0
+    assert isinstance((await run(worker, RECALLING))[-1], FinalEvent)
 
 
 async def test_without_any_tier_a_generation_that_wants_memories_answers_without(worker: Worker) -> None:

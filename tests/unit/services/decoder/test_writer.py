@@ -42,7 +42,7 @@ async def test_only_what_is_missing_is_encoded_and_put(writer: Writer, memory: F
 async def test_records_are_what_the_model_reads(writer: Writer, memory: FakeMemory, model: ModelBundle) -> None:
     await writer.write("bank", pairs("some text"))
     record = memory.records[reference_id("some text")]
-    assert model.decode(record, reference_id("some text")).num_reference_tokens == len("some text")
+    assert model.unpack(record, reference_id("some text")).num_reference_tokens == len("some text")
 
 
 async def test_an_id_given_twice_is_written_once(writer: Writer, memory: FakeMemory) -> None:

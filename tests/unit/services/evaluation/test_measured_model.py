@@ -8,12 +8,12 @@ import torch
 from memory3.types import GenerationRequest
 from memory3.types import Mode as ServedMode
 from model.codec.chain import CodecChain
-from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.prefix import encode_prefix
 from model.tokenizer import Tokenizer
 from services.decoder.prompt import PromptBuilder
 from services.evaluation.measured_model import MeasuredModel
+from tests.helpers.records import read
 from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan, tiny_transformer
 
 PLAN = tiny_plan(max_reference_tokens=40, query_chunk_tokens=16)
@@ -66,9 +66,9 @@ def test_a_memory_is_what_the_codec_gives_back(model: MeasuredModel, tokenizer: 
     writer = MemoryWriter(transformer, PLAN, encode_prefix(transformer, PREFIX_TOKENS))
     (fresh,) = writer.write([tokenizer.encode(TEXTS[0])])
     codec = CodecChain.from_plan(PLAN)
-    stored = codec.decode(codec.encode(fresh.to_arrays(), FINGERPRINT, FINGERPRINT), FINGERPRINT, FINGERPRINT)
+    stored = read(codec, codec.encode(fresh.to_arrays(), FINGERPRINT, FINGERPRINT), FINGERPRINT, FINGERPRINT)
     memory = model.book.memories(TEXTS)[TEXTS[0]]
-    torch.testing.assert_close(memory.k_LKSD, ExplicitMemory.from_arrays(stored).k_LKSD, atol=1e-5, rtol=0)
+    torch.testing.assert_close(memory.k_LKSD, torch.from_numpy(stored.k_LKSD), atol=1e-5, rtol=0)
     assert not torch.equal(memory.k_LKSD, fresh.k_LKSD)
 
 
