@@ -59,8 +59,8 @@ def _tokens(kept: int) -> tuple[str, ...]:
 
 RUNS = (
     Run("fiction", "fiction", 32, FIVE, _tokens(8)),
-    Run("halueval", "halueval", 32, FOUR, _tokens(8)),
-    Run("continuation", "continuation", 24, FIVE, _tokens(8)),
+    Run("halueval", "halueval", 32, FIVE, _tokens(8)),
+    Run("continuation", "continuation", 24, FOUR, _tokens(8)),
     Run("fiction-16", "fiction", 32, FOUR, _tokens(16)),
     Run("halueval-16", "halueval", 32, FOUR, _tokens(16)),
     Run("fiction-bf16", "fiction", 32, "none,rag,memory", ("--codec", "bf16", "--no-generate")),
