@@ -12,7 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,7 @@ def _costs(reports: dict[str, dict[str, Any]]) -> str:
 
 def _section(run: Run, report: dict[str, Any]) -> str:
     header = report["header"]
+    measured = replace(run, modes=",".join(report["modes"]))
     adapter = f"adapter {header['adapter'][:12]}" if header["adapter"] else "no adapter"
     about = (
         f"{adapter}, {header['tokens_per_memory']} tokens a memory, codec {header['codec']}, {header['dtype']}, "
@@ -186,7 +187,7 @@ def _section(run: Run, report: dict[str, Any]) -> str:
         "|" + "|".join(" ---: " if column else " --- " for column in used) + "|",
         *("| " + " | ".join(row[column] for column in used) + " |" for row in rows),
     ]
-    return "\n".join([f"### {run.name}", "", f"    memory3 {' '.join(run.command)}", "", about, "", *lines])
+    return "\n".join([f"### {run.name}", "", f"    memory3 {' '.join(measured.command)}", "", about, "", *lines])
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:

@@ -85,7 +85,7 @@ def test_a_codebook_of_another_shape_ends_the_start_in_one_line(tmp_path: Path) 
         env={"PATH": "/usr/bin", "OMP_NUM_THREADS": "1", **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 1
