@@ -1,6 +1,6 @@
 """charts/memory3 rendered by Helm's own engine (helm-python-sdk), for the tests and for the examples.
 
-    python tools/chart.py           # write examples/*/rendered.yaml anew
+    python tools/chart.py           # write Chart.lock and examples/*/rendered.yaml anew
 
 Helm wants the charts of all dependencies, enabled or not, and tests download nothing. Each is replaced by a stand-in
 that renders one ConfigMap with the values it was given: that shows conditions and values, and nothing of the real
@@ -10,6 +10,8 @@ chart.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,17 +35,29 @@ data:
 """
 
 
+def lock() -> str:
+    """Chart.lock, as Helm makes it of exact versions; with it `helm dependency build` takes these and no others."""
+    wanted = yaml.safe_load((CHART / "Chart.yaml").read_text())["dependencies"]
+    taken = [{key: dependency[key] for key in ("name", "version", "repository")} for dependency in wanted]
+    order = ("name", "version", "repository", "condition")
+    hashed = [[{key: dependency[key] for key in order} for dependency in wanted], taken]
+    digest = hashlib.sha256(json.dumps(hashed, separators=(",", ":")).encode()).hexdigest()
+    # Helm writes when it was made and does not check it; a fixed time makes the file the same each time.
+    entries = [{key: dependency[key] for key in ("name", "repository", "version")} for dependency in taken]
+    made = {"dependencies": entries, "digest": f"sha256:{digest}", "generated": "2026-11-26T00:00:00Z"}
+    return yaml.safe_dump(made, sort_keys=False)
+
+
 def write_stand_in(folder: Path) -> Path:
     """A copy of the chart below `folder` with stand-ins for its dependencies; returns its path."""
     chart = folder / "memory3"
     shutil.copytree(CHART, chart, ignore=shutil.ignore_patterns("examples"))
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
     for dependency in about["dependencies"]:
-        lowest = str(dependency["version"]).split()[0].removeprefix(">=")
         child = chart / "charts" / dependency["name"]
         (child / "templates").mkdir(parents=True)
         (child / "Chart.yaml").write_text(
-            yaml.safe_dump({"apiVersion": "v2", "name": dependency["name"], "version": lowest})
+            yaml.safe_dump({"apiVersion": "v2", "name": dependency["name"], "version": dependency["version"]})
         )
         (child / "templates" / "values.yaml").write_text(_STAND_IN)
     return chart
@@ -113,6 +127,7 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    (CHART / "Chart.lock").write_text(lock())
     for title in EXAMPLES:
         (CHART / "examples" / title / "rendered.yaml").write_text(golden(title))
         print(f"rendered {title}")

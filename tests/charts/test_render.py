@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +45,31 @@ def test_dependencies_come_only_when_asked_for() -> None:
     assert json.loads(there["demo-milvus"]["data"]["values"])["minio"]["mode"] == "standalone"
 
 
-def test_every_dependency_has_a_condition_and_a_repository() -> None:
+def test_every_dependency_has_a_condition_a_repository_and_an_exact_version() -> None:
     metadata = helm_python.Chart.load(str(chart.CHART)).metadata
     for dependency in metadata["dependencies"]:
         assert dependency["condition"] == f"{dependency['name']}.enabled"
         assert dependency["repository"].startswith("https://")
+        assert re.fullmatch(r"\d+\.\d+\.\d+", dependency["version"]), dependency["name"]
+
+
+def test_the_lock_is_fresh() -> None:
+    assert (chart.CHART / "Chart.lock").read_text() == chart.lock(), "run: make chart-docs"
+
+
+def test_helm_takes_the_lock_for_one_of_this_chart(tmp_path: Path) -> None:
+    copy = shutil.copytree(chart.CHART, tmp_path / "memory3")
+
+    def refusal() -> str:
+        # Without fetching the repositories' lists Helm gets no further than to the lock.
+        with pytest.raises(helm_python.HelmRepoError) as caught:
+            helm_python.dependency_build(str(copy), skip_refresh=True)
+        return str(caught.value)
+
+    assert "out of sync" not in refusal()
+    about = copy / "Chart.yaml"
+    about.write_text(about.read_text().replace("version: 5.0.28", "version: 5.0.27"))
+    assert "out of sync" in refusal()
 
 
 @pytest.mark.parametrize("name", chart.EXAMPLES)
