@@ -214,8 +214,8 @@ def main() -> None:
     with boot.running():
         try:
             walk(boot, memory_only=options.memory_only, built=options.built, wheels=options.wheels)
-        except TimeoutError as error:
-            print(boot.compose("logs", "--tail", "40", check=False)[-12000:])
+        except (SystemExit, TimeoutError) as error:
+            print(boot.compose("logs", "--tail", "40", check=False)[-20000:])
             sys.exit(str(error))
         finally:
             boot.run("docker", "rm", "--force", "memory3-load", check=False)
