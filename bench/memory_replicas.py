@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from memory3.types import FetchedRecord, FetchStatus, Tier
 from services.memory.ram_tier import ENTRY_OVERHEAD_BYTES
 from services.planning.popularity import Popularity
 from tests.helpers.memory_records import FINGERPRINT, make_record, reference_id
-from tests.helpers.processes import ServiceProcess, service_process
+from tests.helpers.processes import ServiceProcess
 from tests.helpers.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 
 BANK, BUCKET = "bench", "memory3"
@@ -178,16 +179,21 @@ def replicas(
         "MEMORY3_MEMORY_S3_SECRET_KEY": SECRET_KEY,
         "MEMORY3_MEMORY_RAM_BYTES": str(ram_bytes),
     }
-    with contextlib.ExitStack() as started:
-        yield {
-            name: [
-                started.enter_context(
-                    service_process("services.memory", env, folder / f"{name.replace(' ', '-')}-{number}.log")
-                )
-                for number in range(count)
-            ]
-            for name, count in arms.items()
-        }
+    processes = {
+        name: [
+            ServiceProcess("services.memory", env, folder / f"{name.replace(' ', '-')}-{number}.log")
+            for number in range(count)
+        ]
+        for name, count in arms.items()
+    }
+    every = [process for some in processes.values() for process in some]
+    try:
+        with ThreadPoolExecutor(len(every)) as starting:
+            list(starting.map(lambda process: process.start(timeout_s=240), every))
+        yield processes
+    finally:
+        for process in every:
+            process.stop()
 
 
 async def connect(name: str, processes: Sequence[ServiceProcess], stack: contextlib.AsyncExitStack) -> Client:

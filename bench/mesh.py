@@ -25,42 +25,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cpu import cpu_s
 from bench.generation import prompts_from_leads, quartiles
 from bench.machine import heading
-from bench.one_process import one_process
-from bench.stack import BANK, stack
-from memory3.decoder import DecoderClient
-from memory3.types import FinalEvent, GenerationEvent, GenerationRequest, Mode, TokenEvent
+from bench.mesh_arms import BASE, Arm, real_arms, tiny_arms
+from bench.stack import BANK
+from memory3.types import FinalEvent, GenerationRequest, Mode, TokenEvent
 from services.common.config import load
 from services.decoder.config import DecoderSettings
-from services.memory.config import MemorySettings
-from services.retrieval.config import RetrievalSettings
-from tests.helpers.processes import ServiceProcess
+from tests.helpers import decoder_stack as tiny
 
-BASE = "one process"
 MODES = (Mode.NONE, Mode.RAG, Mode.MEMORY)
-THREADS = 2
-"""Of the model in every arm: a Ray replica would take one, the embedder has two by default."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """How one arm is asked, and the processes beside this one whose CPU it takes, with their children."""
-
-    ask: Callable[[GenerationRequest], AsyncGenerator[GenerationEvent, None]]
-    processes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ class Answer:
     token_ms: float
     output_tokens: int
     lost: int
-    """Memories that were late or missing."""
+    """Memories that were late or missing, and recalls that failed."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +94,7 @@ async def ask(arm: Arm, request: GenerationRequest) -> Answer:
         (first - began) * 1000,
         (last - first) * 1000 / max(1, usage.num_output_tokens - 1),
         usage.num_output_tokens,
-        usage.num_memories_late + usage.num_memories_missing,
+        usage.num_memories_late + usage.num_memories_missing + usage.num_recalls_failed,
     )
 
 
@@ -125,81 +109,46 @@ async def run_batch(name: str, arm: Arm, requests: Sequence[GenerationRequest], 
 
 
 async def measure(
-    arms: Mapping[str, Arm], bank: str, prompts: Sequence[str], *, at_once: Sequence[int], repeats: int, tokens: int
+    arms: Mapping[str, Arm],
+    bank: str,
+    prompts: Sequence[str],
+    *,
+    at_once: Sequence[int],
+    repeats: int,
+    tokens: int,
+    keep: Callable[[Sequence[Batch]], None] = lambda _: None,
 ) -> list[Batch]:
-    """Every repeat asks every arm in every mode; two rounds before them do not count. Other repeats, other prompts."""
+    """Every repeat asks every arm in every mode, the next prompts in turn; what warms up before does not count.
+
+    `keep` gets all that has been measured, after each repeat.
+    """
+
+    def requests(mode: Mode, chosen: Sequence[str]) -> list[GenerationRequest]:
+        named = "" if mode is Mode.NONE else bank
+        return [
+            GenerationRequest(mode, prompt=prompt, bank=named, max_tokens=tokens, recall_deadline_ms=60_000)
+            for prompt in chosen
+        ]
+
+    for name, arm in arms.items():
+        # The memories of all prompts get into the RAM of the memory tier here.
+        for mode, chosen in ((Mode.MEMORY, prompts), (Mode.NONE, prompts[:1]), (Mode.RAG, prompts[:1])):
+            await run_batch(name, arm, requests(mode, chosen), -1)
+        print(f"{name} is warm", file=sys.stderr, flush=True)
     batches: list[Batch] = []
     names = list(arms)
-    for repeat in range(-2, repeats):
+    for repeat in range(repeats):
+        turn = repeat % len(names)
         for count in at_once:
+            asked = [prompts[(repeat * count + place) % len(prompts)] for place in range(count)]
             for mode in MODES:
-                chosen = [prompts[(repeat * count + place) % len(prompts)] for place in range(count)]
-                requests = [
-                    GenerationRequest(
-                        mode,
-                        prompt=prompt,
-                        bank="" if mode is Mode.NONE else bank,
-                        max_tokens=tokens,
-                        recall_deadline_ms=60_000,
-                    )
-                    for prompt in chosen
+                batches += [
+                    await run_batch(name, arms[name], requests(mode, asked), repeat)
+                    for name in names[turn:] + names[:turn]
                 ]
-                turn = repeat % len(names)
-                for name in names[turn:] + names[:turn]:
-                    batch = await run_batch(name, arms[name], requests, repeat)
-                    if repeat >= 0:
-                        batches.append(batch)
-        print(f"repeat {repeat + 1} of {repeats}" if repeat >= 0 else "warm-up", file=sys.stderr, flush=True)
+        keep(batches)
+        print(f"repeat {repeat + 1} of {repeats}", file=sys.stderr, flush=True)
     return batches
-
-
-@contextlib.asynccontextmanager
-async def real_arms(
-    folder: Path, documents: int, *, ray: bool, worker_cache: bool
-) -> AsyncGenerator[dict[str, Arm], None]:
-    """The arms with real weights, on the same bank of Wikipedia leads."""
-    mesh, alone = folder / "mesh", folder / "alone"
-    decoder = {"MEMORY3_DECODER_TORCH_THREADS": str(THREADS)}
-    if not worker_cache:
-        decoder["MEMORY3_DECODER_CACHE_BYTES"] = "0"
-    async with contextlib.AsyncExitStack() as started:
-        running = started.enter_context(stack(mesh, decoder))
-        print(f"writing {documents} documents", file=sys.stderr, flush=True)
-        running.ingest(documents, "warm")
-        alone.mkdir()
-        running.retrieval.stop()  # an index that is open is not whole on disk
-        copy = shutil.copytree if (mesh / "index.db").is_dir() else shutil.copy2
-        copy(mesh / "index.db", alone / "index.db")
-        running.retrieval.restart_on_same_port("MEMORY3_RETRIEVAL_PORT", timeout_s=240)
-        tiers = [running.retrieval.pid, running.memory.pid]
-        decoders = {"gRPC": running.decoder}
-        if ray:
-            environment = {
-                "MEMORY3_DECODER_PORT": "0",
-                "MEMORY3_DECODER_BACKEND": "ray",
-                "MEMORY3_DECODER_RETRIEVAL_ADDRESS": running.retrieval.address,
-                "MEMORY3_DECODER_MEMORY_ADDRESS": running.memory.address,
-                **decoder,
-            }
-            process = ServiceProcess("services.decoder", environment, mesh / "ray.log")
-            started.callback(process.stop)
-            process.start(timeout_s=240)
-            decoders["gRPC, Ray"] = process
-        settings = load(DecoderSettings).model_copy(update={"torch_threads": THREADS})
-        if not worker_cache:
-            settings = settings.model_copy(update={"cache_bytes": 0})
-        core, _ = await started.enter_async_context(
-            one_process(
-                load(RetrievalSettings).model_copy(update={"milvus_uri": str(alone / "index.db")}),
-                load(MemorySettings).model_copy(update={"store_uri": str(mesh / "memories")}),
-                settings,
-            )
-        )
-        arms = {BASE: Arm(lambda request: core.generate(request, 600.0))}
-        for name, service in decoders.items():
-            client = await started.enter_async_context(DecoderClient(service.address))
-            arms[name] = Arm(client.generate, [*tiers, service.pid])
-        yield arms
 
 
 def tables(batches: Sequence[Batch]) -> str:
@@ -241,16 +190,27 @@ def tables(batches: Sequence[Batch]) -> str:
             paired.append(f"| {mode} | {at_once} | {name} | " + " | ".join(cells) + " |")
     lost = sum(answer.lost for batch in batches for answer in batch.answers)
     return "\n".join([*own, "", "Less one process, on the same prompt in the same repeat:", "", *paired]) + (
-        f"\n\nmemories late or missing: {lost}"
+        f"\n\nmemories late or missing, recalls failed: {lost}"
     )
 
 
 async def run(options: argparse.Namespace, folder: Path) -> list[Batch]:
     """Start the arms and measure."""
-    prompts = prompts_from_leads(options.prompts, 0)
-    async with real_arms(folder, options.documents, ray=options.ray, worker_cache=options.worker_cache) as arms:
+
+    def keep(batches: Sequence[Batch]) -> None:
+        if options.json:
+            rows = [asdict(batch) for batch in batches]
+            options.json.write_text(json.dumps({"heading": heading(), "batches": rows}, indent=1))
+
+    if options.model == "tiny":
+        opened = tiny_arms(folder, ray=options.ray, worker_cache=options.worker_cache)
+        bank, prompts = tiny.BANK, list(tiny.TEXTS)
+    else:
+        opened = real_arms(folder, options.documents, ray=options.ray, worker_cache=options.worker_cache)
+        bank, prompts = BANK, prompts_from_leads(options.prompts, 0)
+    async with opened as arms:
         return await measure(
-            arms, BANK, prompts, at_once=options.at_once, repeats=options.repeats, tokens=options.tokens
+            arms, bank, prompts, at_once=options.at_once, repeats=options.repeats, tokens=options.tokens, keep=keep
         )
 
 
@@ -260,24 +220,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4, help="rounds over all arms, modes and numbers at once (4)")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8], help="requests at once (1 8)")
     parser.add_argument("--tokens", type=int, default=64, help="output tokens of a request at most (64)")
+    parser.add_argument(
+        "--model",
+        choices=["package", "tiny"],
+        default="package",
+        help="the real weights, or a tiny random model with hashed words as vectors: nearly all it does is mesh",
+    )
     parser.add_argument("--prompts", type=int, default=8, help="different prompts, some 130 tokens each (8)")
     parser.add_argument("--documents", type=int, default=150, help="Wikipedia leads in the bank (150)")
     parser.add_argument("--no-ray", dest="ray", action="store_false", help="leave the arm with Ray out")
     parser.add_argument("--worker-cache", action="store_true", help="leave the worker's cache of memories on")
-    parser.add_argument("--json", type=Path, help="also write every request's figures to this file")
+    parser.add_argument("--json", type=Path, help="also write every request to this file, after each repeat")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         batches = asyncio.run(run(options, Path(folder)))
     print(heading())
-    cache = "on" if options.worker_cache else "off"
     print(
-        f"{load(DecoderSettings).dtype}, {THREADS} threads, at most {options.tokens} tokens out, {options.documents} "
-        f"documents, worker's cache {cache}, {options.repeats} repeats, interleaved\n"
+        f"model {options.model}, {load(DecoderSettings).dtype}, at most {options.tokens} tokens out, worker's cache "
+        f"{'on' if options.worker_cache else 'off'}, {options.repeats} repeats, interleaved\n"
     )
     print(tables(batches))
-    if options.json:
-        rows = [asdict(batch) for batch in batches]
-        options.json.write_text(json.dumps({"heading": heading(), "batches": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
 
-from bench.mesh import BASE, MODES, Answer, Arm, Batch, measure, tables
-from bench.one_process import one_process
-from memory3.decoder import DecoderClient
-from memory3.types import GenerationRequest, Mode, Reference, Tier
-from model.identity import reference_id
-from services.decoder.config import DecoderSettings
-from services.memory.config import MemorySettings
-from services.retrieval.config import RetrievalSettings
-from tests.helpers.decoder_stack import BANK, TEXTS, decoder_stack, index, write
+from bench.mesh import MODES, Answer, Batch, measure, tables
+from bench.mesh_arms import BASE, tiny_arms
+from memory3.types import GenerationRequest, Mode, RecallEvent, Tier
+from tests.helpers.decoder_stack import BANK, TEXTS
 
 
 @pytest.mark.timeout(480)
 async def test_one_process_answers_as_the_mesh_does(tmp_path: Path) -> None:
-    async with contextlib.AsyncExitStack() as started:
-        stack = started.enter_context(decoder_stack(tmp_path, "local", env={"MEMORY3_DECODER_CACHE_BYTES": "0"}))
-        await index(stack)
-        await write(stack)
-        client = await started.enter_async_context(DecoderClient(stack.decoder.address))
-        core, references = await started.enter_async_context(
-            one_process(
-                RetrievalSettings(index="local", embedder="hash"),
-                MemorySettings(store_uri=str(tmp_path / "records")),
-                DecoderSettings(
-                    model=stack.decoder_env["MEMORY3_DECODER_MODEL"],
-                    plan=stack.decoder_env["MEMORY3_DECODER_PLAN"],
-                    torch_threads=1,
-                    cache_bytes=0,
-                ),
-            )
-        )
-        for text in TEXTS:
-            reference = Reference(reference_id(text), text, f"doc-{reference_id(text)[:8]}", "A title", num_tokens=9)
-            await references.upsert(BANK, reference.document_id, "1", [reference], last_part=True)
-
+    async with tiny_arms(tmp_path, ray=False, worker_cache=False) as arms:
         request = GenerationRequest(Mode.MEMORY, prompt=TEXTS[3], bank=BANK, max_tokens=8, recall_deadline_ms=60_000)
-        tiers = [
-            [memory.tier for memory in (await core.generate_once(request, 60.0)).recalls[0].memories] for _ in range(2)
-        ]
-        assert tiers == [[Tier.OBJECT] * 5, [Tier.RAM] * 5], "no worker's cache stands between"
-
-        arms = {
-            BASE: Arm(lambda asked: core.generate(asked, 60.0)),
-            "gRPC": Arm(client.generate, [stack.decoder.pid, stack.memory.pid, stack.retrieval.pid]),
-        }
+        for arm in arms.values():
+            found = []
+            for _ in range(2):
+                recalls = [event async for event in arm.ask(request) if isinstance(event, RecallEvent)]
+                found.append({memory.tier for memory in recalls[0].memories})
+            assert found[1] == {Tier.RAM}, "no worker's cache stands between"
+            assert Tier.COLD not in found[0], "all that is read was written"
         batches = await measure(arms, BANK, TEXTS, at_once=[2], repeats=1, tokens=70)
     texts = {(batch.mode, batch.arm): [answer.text for answer in batch.answers] for batch in batches}
     for mode in MODES:
