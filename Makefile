@@ -93,7 +93,7 @@ chart-docs: $(VENV)/.installed-dev ## Write the chart's schema, README and examp
 	$(BIN)/python tools/chart.py
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (some half an hour)
+bench: $(VENV)/.installed-dev ## Run the benchmarks one after the other (long; on a quiet machine)
 	$(BIN)/python -m bench.generation
 	$(BIN)/python -m bench.mesh
 	$(BIN)/python -m bench.writing
