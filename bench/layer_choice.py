@@ -176,7 +176,9 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", default=NONE, help="folder of an adapter, or auto: the shipped one (%(default)s)")
     parser.add_argument("--tokens", type=int, default=16, help="kept per KV head (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
-    parser.add_argument("--results", type=Path, default=Path(".data/layer-choice.jsonl"), help="JSONL (%(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("docs/results/layer-choice.jsonl"), help="JSONL (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of page and picture (%(default)s)")
     arguments = parser.parse_args(given)
     arguments.sets = [name.strip() for name in arguments.sets.split(",")]

@@ -88,7 +88,8 @@ class Boot(Engine):
         addresses = [item for name, value in ADDRESSES.items() for item in ("-e", f"MEMORY3_{name}={value}")]
         traces = ["-e", "OTEL_EXPORTER_OTLP_ENDPOINT=http://otel-collector:4317", "-e", "MEMORY3_TRACE_URL={trace_id}"]
         weights = ["-v", "memory3_weights:/weights:ro", "-e", "PYTHONPATH=/weights"]
-        place = ["--network", "memory3_default", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:uid=10001,gid=10001"]
+        writable = ["--tmpfs", "/tmp", "--tmpfs", "/data:uid=10001,gid=10001"]
+        place = ["--network", "memory3_default", "--read-only", *writable]
         return ["docker", "run", *place, *weights, *addresses, *traces, *options]
 
     def memory3(self, *arguments: str) -> str:

@@ -53,7 +53,9 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", help="default plan: preset or JSON file (the adapter's, or the evaluation's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
-    parser.add_argument("--results", type=Path, default=Path(".data/ablation.jsonl"), help="JSONL file (%(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("docs/results/ablation.jsonl"), help="JSONL file (%(default)s)"
+    )
     parser.add_argument("--page", type=Path, default=Path("docs/ablation.md"), help="Markdown page (%(default)s)")
     parser.add_argument("--page-only", action="store_true", help="measure nothing")
     return parser.parse_args(given)
