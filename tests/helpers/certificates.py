@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +38,23 @@ class Authority:
         self.cert = folder / f"{name}.crt"
         self.cert.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name: str, *, host: str = "localhost", days: float = 1, into: Pair | None = None) -> Pair:
-        """A certificate for `host` and 127.0.0.1 that ends in so many days; negative: it has. `into`: over these files.
+    def issue(
+        self,
+        name: str,
+        *,
+        host: str = "localhost",
+        addresses: Iterable[str] = ("127.0.0.1",),
+        days: float = 1,
+        into: Pair | None = None,
+    ) -> Pair:
+        """A certificate for `host` that ends in so many days; negative: it has. `into`: over these files.
 
         It is good for servers and for clients.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(host)]
         if host == "localhost":
-            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+            names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = (
             _builder(_name(name), self._subject, key, days=days)

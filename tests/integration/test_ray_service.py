@@ -7,14 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,8 @@ import yaml
 
 from memory3.decoder import DecoderClient
 from memory3.types import FinalEvent, GenerationRequest, Message, Mode
-from tests.helpers.processes import ROOT, ServiceProcess
+from tests.helpers.processes import ServiceProcess
+from tests.helpers.ray_head import free_port, ray_head
 from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
 from tests.helpers.waiting import until
 from tools import chart
@@ -32,47 +28,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SECONDS = 150.0
 TOKEN = "what-kuberay-makes-up"
-
-
-HEAD = """
-import signal, sys, ray
-ray.init(
-    num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=int(sys.argv[1]),
-    object_store_memory=80_000_000, _node_ip_address="127.0.0.1", _system_config={"worker_niceness": 0},
-    log_to_driver=False,
-)
-print("gcs", ray.get_runtime_context().gcs_address, flush=True)
-signal.pause()
-"""
-"""A Ray node as the head pod has it; not `ray start`, which ends with any of its helpers, on a busy machine too."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-@contextlib.contextmanager
-def ray_head(env: Mapping[str, str], dashboard_port: int) -> Iterator[str]:
-    """The address of a head node that has started; stopped with all its processes."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(dashboard_port)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as head:
-        try:
-            assert head.stdout is not None
-            said = (line.split() for line in head.stdout)
-            yield next(words[1] for words in said if words[:1] == ["gcs"])
-        finally:
-            head.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
 
 
 def authorization() -> dict[str, str]:
