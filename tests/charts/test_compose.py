@@ -89,6 +89,22 @@ def test_our_containers_are_locked_down(tmp_path: Path) -> None:
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
 
 
+def test_a_tmpfs_at_data_belongs_to_the_user_of_the_image(tmp_path: Path) -> None:
+    at_data = [
+        item
+        for service in parsed(tmp_path)["services"].values()
+        for item in service.get("tmpfs", [])
+        if "/data" in item
+    ]
+    assert at_data
+    assert all("uid=10001,gid=10001" in item for item in at_data)
+
+
+def test_the_adapter_brings_its_own_plan(tmp_path: Path) -> None:
+    environment = parsed(tmp_path)["services"]["ray-worker"]["environment"]
+    assert environment["MEMORY3_DECODER_PLAN"] == ""
+
+
 def test_images_of_others_are_pinned_and_can_be_swapped(tmp_path: Path) -> None:
     for name, service in parsed(tmp_path)["services"].items():
         assert re.search(r":v?\d[\w.-]*$|@sha256:", service["image"]), name
