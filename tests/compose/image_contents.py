@@ -54,6 +54,7 @@ def main() -> None:
                 "top": sorted(path.name for path in Path("/").iterdir() if path.name not in (".dockerenv", "check.py")),
                 "opt": sorted(path.name for path in Path("/opt").iterdir()),
                 "services": sorted(path.name for path in services.iterdir() if path.is_dir() and path.name[0] != "_"),
+                "bytecode": all(any((packages / name).glob("__pycache__/*.pyc")) for name in ("memory3", "grpc")),
                 "nvidia": (packages / "nvidia").is_dir(),
                 "left_over": sorted(str(path) for path in everything if path.name in LEFT_OVER),
                 "keys": sorted(str(path) for path in everything if is_key(path)),

@@ -12,7 +12,8 @@ from tools import image_rules, load_report
 LABELS = {f"org.opencontainers.image.{name}": "x" for name in ("description", "version", "revision")}
 GOOD_INSIDE: dict[str, Any] = {
     "uid": 10001, "modules": ["obstore"], "tools": [], "top": ["bin", "data", "opt"], "opt": ["memory3"],
-    "services": ["common", "memory"], "nvidia": False, "left_over": [], "keys": [], "writable": ["/data", "/tmp"],
+    "services": ["common", "memory"], "bytecode": True, "nvidia": False,
+    "left_over": [], "keys": [], "writable": ["/data", "/tmp"],
 }  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_a_good_image_passes() -> None:
         ({"opt": ["memory3", "venv"]}, "venv"),
         ({"services": ["common", "decoder", "memory"]}, "decoder"),
         ({"nvidia": True}, "CUDA"),
+        ({"bytecode": False}, "bytecode"),
         ({"left_over": ["/etc/pip.conf"]}, "pip.conf"),
         ({"keys": ["/data/tls.key"]}, "tls.key"),
         ({"writable": ["/data", "/opt"]}, "/opt"),
