@@ -1,6 +1,7 @@
 """Which layers should have memories: those that are missed most when left out, fewer in every round.
 
-    python -m bench.layer_choice                      # the untrained model, some 20 minutes of one core
+    python -m bench.layer_choice                      # the untrained model: an hour of one core
+    python -m bench.layer_choice --fewest 15          # half of that
     python -m bench.layer_choice --items 4 --sets fiction  # does it run
 
 Begins with all layers. In each round every layer of the set is left out alone; the layers whose absence costs least go.
@@ -92,11 +93,13 @@ class Search:
         return cell
 
 
-def narrowed(search: Search, num_layers: int) -> Iterator[tuple[int, ...]]:
-    """The sets of layers that the search passes, the largest first."""
+def narrowed(search: Search, num_layers: int, fewest: int = 1) -> Iterator[tuple[int, ...]]:
+    """The sets of layers that the search passes, the largest first, none with less than `fewest`."""
     layers = tuple(range(num_layers))
     for of_thirty in ROUNDS:
         left = max(1, round(of_thirty * num_layers / 30))
+        if left < fewest:
+            return
         without = search.worth([tuple(layer for layer in layers if layer != out) for out in layers])
         missed = {
             out: -fmean(share for share, _ in one.closed.values()) for out, one in zip(layers, without, strict=True)
@@ -175,6 +178,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the samples (%(default)s)")
     parser.add_argument("--adapter", default=NONE, help="folder of an adapter, or auto: the shipped one (%(default)s)")
     parser.add_argument("--tokens", type=int, default=16, help="kept per KV head (%(default)s)")
+    parser.add_argument("--fewest", type=int, default=4, help="layers at which the search ends (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
     parser.add_argument(
         "--results", type=Path, default=Path("docs/results/layer-choice.jsonl"), help="JSONL (%(default)s)"
@@ -188,7 +192,10 @@ def main(given: Sequence[str] | None = None) -> None:
         )
         checkpoint = load(settings, check(settings, Choices(tokens_per_memory=arguments.tokens)))
         plan, num_layers = checkpoint.checked.plan, checkpoint.checked.config.num_layers
-        found = [tuple(range(num_layers)), *narrowed(Search(checkpoint, plan, "train", arguments), num_layers)]
+        found = [
+            tuple(range(num_layers)),
+            *narrowed(Search(checkpoint, plan, "train", arguments), num_layers, arguments.fewest),
+        ]
         held_out = Search(checkpoint, plan, "held-out", arguments)
         last = [tuple(range(num_layers - len(layers), num_layers)) for layers in found]
         worth = held_out.worth([*found, *last])

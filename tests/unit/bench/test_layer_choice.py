@@ -13,6 +13,7 @@ class KnownSearch:
 def test_the_layers_that_are_missed_most_stay():
     assert [len(layers) for layers in narrowed(KnownSearch(), 30)] == [20, 15, 10, 8, 6, 4]
     assert list(narrowed(KnownSearch(), 30))[-1] == (26, 27, 28, 29)
+    assert [len(layers) for layers in narrowed(KnownSearch(), 30, 15)] == [20, 15]
 
 
 def test_another_depth_is_narrowed_in_proportion():
