@@ -168,21 +168,27 @@ class Boot:
             for pod in self._pods(name):
                 self.start(pod)
         self.start(self.cluster.head)
-        for pod in self.cluster.workers:
-            if pod.container["name"] == "ray-worker":
-                self.start(pod)
+        for pod in self.ray_workers():
+            self.start(pod)
         with self.step("deploy the application"):
             dashboard = f"http://{self.address(self.cluster.head)}:8265"
             self.cluster.deploy(dashboard)
             self._until(lambda: self.cluster.status(dashboard) == "RUNNING", 600, "the application")
-        for pod in self.cluster.workers:
-            if pod.container["name"] == "decoder":
-                self.start(pod, 300)
+        for pod in self.fronts():
+            self.start(pod)
+
+    def fronts(self) -> list[pods.Pod]:
+        """The decoder's own servers, Ray nodes without a worker."""
+        return [pod for pod in self.cluster.workers if pod.container["name"] == "decoder"]
+
+    def ray_workers(self) -> list[pods.Pod]:
+        """Ray nodes where workers run."""
+        return [pod for pod in self.cluster.workers if pod.container["name"] == "ray-worker"]
 
     def use(self) -> None:
         """`helm test`, the ingest job, and a question in each mode through the decoder's service."""
         with self.step("helm test"):
-            self.seen["info"] = self.memory3("info", "--json")
+            self.seen["helm test"] = self.inside().splitlines()
         with self.step("ingest"):
             self.seen["ingest"] = self.job(self._pod("ingest-wikipedia")).strip().splitlines()[-3:]
         for mode in ("memory", "rag", "none"):
@@ -190,21 +196,23 @@ class Boot:
                 self.seen["generate"][mode] = self.generate(mode)
 
     def generate(self, mode: str) -> dict[str, Any]:
-        """The command line's own JSON, shortened."""
+        """The whole text, and what the command line's last line of JSON says."""
         bank = () if mode == "none" else ("--bank", "wikipedia")
-        text = self.memory3("generate", QUESTION, "--mode", mode, *bank, "--max-tokens", "12", "--json")
-        answer: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
-        return {key: answer[key] for key in ("text", "finish_reason", "usage") if key in answer}
+        options = ("--mode", mode, *bank, "--max-tokens", "12", "--recall-deadline-ms", "30000", "--json")
+        events = [json.loads(line) for line in self.memory3("generate", QUESTION, *options).splitlines()]
+        text = "".join(event.get("text", "") for event in events if event["event"] == "token")
+        return {"text": text} | {key: events[-1][key] for key in ("finish_reason", "usage") if key in events[-1]}
 
     def memory3(self, *arguments: str) -> str:
         """The command line in the pod of `helm test`, with other arguments."""
         return self.inside("memory3", *arguments)
 
     def inside(self, *command: str) -> str:
-        """A command in the pod of `helm test`. Raises SystemExit when it ends with an error."""
+        """The pod of `helm test`, or another command in it. Raises SystemExit when it ends with an error."""
         test = self._object("Pod")
         template = copy.deepcopy({"metadata": test["metadata"], "spec": test["spec"]})
-        template["spec"]["containers"][0] |= {"command": [command[0]], "args": list(command[1:])}
+        if command:
+            template["spec"]["containers"][0] |= {"command": [command[0]], "args": list(command[1:])}
         return self.job(pods.Pod(test["metadata"]["name"], template))
 
     def shares(self) -> dict[str, Any]:
@@ -233,17 +241,21 @@ class Boot:
         _expect(one["first"].get("FOUND RAM") in two["shares"], f"its own records are still in its RAM: {one}")
 
     def down(self) -> None:
-        """SIGTERM to every pod, callers first; says which containers had been started anew, and how each ended."""
-        ended = self.seen.setdefault("ended", {})
-        for pod in reversed([*self.pods.values(), self.cluster.head, *self.cluster.workers]):
+        """SIGTERM to every pod, callers first; says how each ended. None may have ended before."""
+        ended = self.seen.setdefault("exit codes", {})
+        tiers = [pod for name in ("retrieval", "memory") for pod in self._pods(name)]
+        for pod in [*self.fronts(), *self.ray_workers(), self.cluster.head, *tiers]:
             if self._podman("pod", "exists", pod.name, timeout_s=60).returncode:
                 continue
+            state = self.podman("container", "inspect", "--format", "{{.State.Status}}", pod.container_name).strip()
+            _expect(state == "running", f"{pod.name} ran to the end: {state}")
             with self.step(f"stop {pod.name}"):
                 grace = str(pod.template["spec"]["terminationGracePeriodSeconds"])
                 self.podman("pod", "stop", "--time", grace, pod.name, check=False)
                 about = json.loads(self.podman("container", "inspect", pod.container_name))[0]
-                ended[pod.name] = {"restarts": about["RestartCount"], "exit": about["State"]["ExitCode"]}
-        _expect(not any(item["restarts"] for item in ended.values()), f"no container was started anew: {ended}")
+                ended[pod.name] = about["State"]["ExitCode"]
+        drained = {pod.name: ended[pod.name] for pod in [*self.fronts(), *tiers] if pod.name in ended}
+        _expect(not any(drained.values()), f"each of our servers drains and ends with 0: {drained}")
 
     def clear(self) -> None:
         """No container, network or volume of this run is left."""
@@ -323,11 +335,11 @@ def main() -> None:
             boot.seen["stand-ins"] = [images.stand_in(name) for name in ("s3", "milvus")]
     for tier in TIERS:
         with boot.step(f"image {tier}"):
-            if options.images:
-                boot.podman("load", "-i", str(options.images / f"{tier}.tar"))
-            else:
+            if not options.images:
                 images.bases(options.wheels)
                 images.tier(tier)
+            elif not images.there(f"memory3-{tier}:0.1.0"):
+                boot.podman("load", "-i", str(options.images / f"{tier}.tar"))
     with booted(boot):
         boot.tiers()
         boot.use()

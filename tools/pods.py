@@ -23,6 +23,7 @@ CHANGES = (
     "the pod's runAsUser and runAsGroup stand at each container",
     "probes are left out and run by tools/probes.py over the network, as a kubelet does; preStop is left out",
     "ports are left out, for podman would publish them on this machine",
+    "restartPolicy is Never, for podman would start init containers again and again: a container that ends stays ended",
     "a Service is a name of the pods it selects in podman's network: several pods are several addresses, "
     "also where Kubernetes would give one; a pod is found before it is ready",
     "what only Kubernetes reads is left out: service accounts, spread, affinity, priority, pull secrets",
@@ -106,6 +107,7 @@ def playable(pod: Pod, secrets: Mapping[str, Mapping[str, str]], folder: Path) -
     context = spec.get("securityContext", {})
     group = int(context.get("fsGroup", 0))
     spec["volumes"] = [_volume(pod, volume, group, secrets, folder) for volume in spec.get("volumes", [])]
+    spec["restartPolicy"] = "Never"
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         for key in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"):
             container.pop(key, None)

@@ -68,6 +68,7 @@ def test_what_is_played_has_no_part_that_podman_would_misread(name: str, tmp_pat
     for pod in map(small, all_pods(name).values()):
         manifest = pods.playable(pod, secrets, tmp_path)
         assert manifest["metadata"]["name"] == pod.name
+        assert manifest["spec"]["restartPolicy"] == "Never"
         assert not pods.SCHEDULER_ONLY & manifest["spec"].keys()
         for container in chart.containers(manifest):
             assert not {"startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"} & container.keys()
