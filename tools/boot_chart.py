@@ -14,24 +14,19 @@ import argparse
 import contextlib
 import copy
 import json
-import os
-import resource
 import shutil
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tools import chart, kuberay, pods, probes
-from tools.images import TIERS, Images, host_ca, timed
+from tools import chart, kuberay, pods
+from tools.images import TIERS, Images, image
+from tools.podman_engine import NETWORK, Engine
 
 CHECK = chart.ROOT / "tests" / "compose" / "pool_check.py"
-NETWORK, NAMESPACE, RELEASE = "memory3-chart", "prod", "demo"
+NAMESPACE, RELEASE = "prod", "demo"
 QUESTION = "Who painted The Starry Night?"
 S3_KEYS = {"accessKey": "memory3", "secretKey": "a-secret-of-this-run"}
 
@@ -57,45 +52,16 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-class Boot:
-    """One run: its folder, how podman is called, what has been seen."""
+class Boot(Engine):
+    """The rendered pods in that engine, and what is done with them."""
 
     def __init__(self, work: Path) -> None:
-        self.work = work
-        self.seen: dict[str, Any] = {"seconds": {}, "ready_after_s": {}, "generate": {}}
+        super().__init__(work, {"store": S3_KEYS})
         values = merged(chart.example("cpu"), VALUES)
         values["ingest"]["jobs"].pop("handbook")
         self.objects = chart.render(values, release=RELEASE, namespace=NAMESPACE)
         self.pods = {pod.name: pod for pod in pods.pods(self.objects, NAMESPACE)}
         self.cluster = kuberay.cluster(self._object("RayService"), self.objects, NAMESPACE)
-        self._volumes = work / "memory3-chart-volumes"
-        self._config = work / "containers.conf"
-        limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
-        known = {name: min(resource.getrlimit(which)[1], 32768) for name, which in limits.items()}
-        ulimits = [f"{name}={limit}:{limit}" for name, limit in known.items()]
-        self._config.write_text(f'[containers]\ndefault_ulimits = {json.dumps(ulimits)}\n[engine]\nruntime = "runc"\n')
-
-    def podman(self, *arguments: str, check: bool = True, timeout_s: float = 1800) -> str:
-        """Output of podman on this run's own storage. Raises SystemExit with its last lines when it fails."""
-        done = self._podman(*arguments, timeout_s=timeout_s)
-        if check and done.returncode:
-            sys.exit(
-                f"podman {' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
-            )
-        return done.stdout
-
-    def _podman(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        storage = ("podman", f"--root={self.work}/root", f"--runroot={self.work}/run", "--cgroup-manager=cgroupfs",
-                   f"--network-config-dir={self.work}/networks")  # fmt: skip
-        env = {**os.environ, "CONTAINERS_CONF": str(self._config)}
-        command = [*storage, *arguments]
-        return subprocess.run(
-            command, cwd=chart.ROOT, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-
-    def step(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Says what goes on, and how long it took."""
-        return timed(name, self.seen["seconds"])
 
     def stand_ins(self) -> None:
         """S3 and Milvus under the names the chart's own dependencies would have."""
@@ -108,56 +74,8 @@ class Boot:
 
     def _stand_in(self, name: str, service: str, options: tuple[str, ...], command: tuple[str, ...]) -> None:
         aliases = [f"--network-alias={alias}" for alias in pods.host_names(service, NAMESPACE)]
-        image = f"localhost/memory3-test-{name}"
-        self.podman("run", "--detach", f"--name={name}", f"--network={NETWORK}", *aliases, *options, image, *command)
-
-    def play(self, pod: pods.Pod) -> None:
-        """Start a pod; returns when its init containers are through."""
-        manifest = pods.playable(pod, {"store": S3_KEYS}, self._volumes)
-        self._trust(manifest["spec"])
-        file = self.work / f"{pod.name}.yaml"
-        file.write_text(yaml.safe_dump(manifest))
-        names = ",".join(f"alias={name}" for name in (pod.name, *pod.aliases))
-        self.podman("kube", "play", "--network", f"{NETWORK}:{names}", str(file))
-
-    def _trust(self, spec: dict[str, Any]) -> None:
-        """Where a proxy signs with a CA of its own, pip in the weights step must know it."""
-        spec["volumes"].append({"name": "host-ca", "hostPath": {"path": str(host_ca()), "type": "File"}})
-        for container in spec.get("initContainers", []):
-            if container["name"] == "weights":
-                container["env"].append({"name": "PIP_CERT", "value": "/host-ca.crt"})
-                container["volumeMounts"].append({"name": "host-ca", "mountPath": "/host-ca.crt", "readOnly": True})
-
-    def address(self, pod: pods.Pod) -> str:
-        """Of the pod in the network."""
-        infra = self.podman("pod", "inspect", "--format", "{{.InfraContainerID}}", pod.name).strip()
-        networks = json.loads(self.podman("container", "inspect", infra))[0]["NetworkSettings"]["Networks"]
-        return str(networks[NETWORK]["IPAddress"])
-
-    def start(self, pod: pods.Pod, limit_s: float = 600) -> None:
-        """Play a pod and wait for its startup and readiness probes."""
-        with self.step(f"start {pod.name}"):
-            self.play(pod)
-            address, container = self.address(pod), pod.container
-            started = probes.wait_until_started(container, address)
-            ready = probes.wait_until_ready(container, address, limit_s)
-            self.seen["ready_after_s"][pod.name] = {"started": started, "ready": round(started + ready, 1)}
-
-    def job(self, pod: pods.Pod, limit_s: float = 1200) -> str:
-        """Play a pod that ends, and return what it wrote. Raises SystemExit when it ends with an error."""
-        self.play(pod)
-        status = self.podman("wait", pod.container_name, timeout_s=limit_s).strip()
-        text = self.podman("logs", pod.container_name)
-        if status != "0":
-            sys.exit(f"{pod.name} ended with {status}:\n{text[-3000:]}")
-        self.remove(pod)
-        return text
-
-    def remove(self, pod: pods.Pod) -> None:
-        """As Kubernetes does: SIGTERM, and SIGKILL when the grace period is over."""
-        grace = str(pod.template["spec"]["terminationGracePeriodSeconds"])
-        self.podman("pod", "stop", "--time", grace, pod.name)
-        self.podman("pod", "rm", "--force", pod.name)
+        place = ("run", "--detach", f"--name={name}", f"--network={NETWORK}", *aliases, *options)
+        self.podman(*place, f"memory3-test-{name}", *command)
 
     def tiers(self) -> None:
         """All that serves, in the order in which KubeRay and the pods' own waiting would bring it up."""
@@ -173,7 +91,7 @@ class Boot:
         with self.step("deploy the application"):
             dashboard = f"http://{self.address(self.cluster.head)}:8265"
             self.cluster.deploy(dashboard)
-            self._until(lambda: self.cluster.status(dashboard) == "RUNNING", 600, "the application")
+            self.until(lambda: self.cluster.status(dashboard) == "RUNNING", 600, "the application")
         for pod in self.fronts():
             self.start(pod)
 
@@ -193,7 +111,7 @@ class Boot:
             self.seen["ingest"] = self.job(self._pod("ingest-wikipedia")).strip().splitlines()[-3:]
         for mode in ("memory", "rag", "none"):
             with self.step(f"generate {mode}"):
-                self.seen["generate"][mode] = self.generate(mode)
+                self.seen.setdefault("generate", {})[mode] = self.generate(mode)
 
     def generate(self, mode: str) -> dict[str, Any]:
         """The whole text, and what the command line's last line of JSON says."""
@@ -228,13 +146,15 @@ class Boot:
         _expect(len(two["shares"]) == 2 and min(two["shares"]) > 0, f"two pods share the keys: {two}")
         _expect(set(two["second"]) == {"FOUND RAM"}, f"the second fetch is answered from the RAM of the two: {two}")
         gone = threading.Thread(target=self.remove, args=(leaving,))
-        with self.step("a memory pod goes"):
+        with self.step("questions while a memory pod goes"):
             gone.start()
-            answers: list[str] = []
-            while gone.is_alive() or len(answers) < 3:
-                answers.append(self.generate("memory")["text"])
+            answers: list[dict[str, Any]] = []
+            while gone.is_alive() or len(answers) < 5:
+                answers.append(self.generate("memory"))
             gone.join()
-        self.seen["answers while a memory pod went"] = answers
+        missed = [item["usage"] for item in answers if item["usage"]["num_memories_read"] == 0]
+        _expect(not missed, f"every answer read memories: {missed}")
+        self.seen["answers while a memory pod went"] = [item["text"] for item in answers]
         with self.step("shares of one"):
             one = self.seen["one memory pod"] = self.shares()
         _expect(one["shares"] == [sum(two["shares"])], f"the pod that is left has all keys: {one}")
@@ -245,32 +165,13 @@ class Boot:
         ended = self.seen.setdefault("exit codes", {})
         tiers = [pod for name in ("retrieval", "memory") for pod in self._pods(name)]
         for pod in [*self.fronts(), *self.ray_workers(), self.cluster.head, *tiers]:
-            if self._podman("pod", "exists", pod.name, timeout_s=60).returncode:
+            if not self.there(pod):
                 continue
-            state = self.podman("container", "inspect", "--format", "{{.State.Status}}", pod.container_name).strip()
-            _expect(state == "running", f"{pod.name} ran to the end: {state}")
+            _expect(self.state(pod) == "running", f"{pod.name} runs until it is stopped: {self.state(pod)}")
             with self.step(f"stop {pod.name}"):
-                grace = str(pod.template["spec"]["terminationGracePeriodSeconds"])
-                self.podman("pod", "stop", "--time", grace, pod.name, check=False)
-                about = json.loads(self.podman("container", "inspect", pod.container_name))[0]
-                ended[pod.name] = about["State"]["ExitCode"]
+                ended[pod.name] = self.stop(pod)
         drained = {pod.name: ended[pod.name] for pod in [*self.fronts(), *tiers] if pod.name in ended}
         _expect(not any(drained.values()), f"each of our servers drains and ends with 0: {drained}")
-
-    def clear(self) -> None:
-        """No container, network or volume of this run is left."""
-        for arguments in (("pod", "rm", "--all", "--force", "--time=0"), ("rm", "--all", "--force", "--time=0")):
-            self.podman(*arguments, check=False)
-        self.podman("network", "rm", "--force", NETWORK, check=False)
-        shutil.rmtree(self._volumes, ignore_errors=True)
-        shutil.rmtree(Path("/dev/shm") / self._volumes.name, ignore_errors=True)
-
-    def tell(self) -> None:
-        """The last lines of every container: what to read when a run fails."""
-        for name in self.podman("ps", "--all", "--format", "{{.Names}}").split():
-            if not name.endswith("-infra"):
-                done = self._podman("logs", "--tail", "30", name, timeout_s=60)
-                print(f"--- {name}\n{(done.stdout + done.stderr)[-3000:]}", flush=True)
 
     def _object(self, kind: str) -> dict[str, Any]:
         (found,) = (item for item in self.objects if item["kind"] == kind)
@@ -285,13 +186,6 @@ class Boot:
     def _pod(self, name: str) -> pods.Pod:
         (pod,) = self._pods(name)
         return pod
-
-    def _until(self, done: Callable[[], bool], limit_s: float, what: str) -> None:
-        until = time.monotonic() + limit_s
-        while not done():
-            if time.monotonic() > until:
-                sys.exit(f"{what}: not within {limit_s:g} s")
-            time.sleep(1)
 
 
 def _expect(holds: bool, claim: str) -> None:
@@ -332,13 +226,14 @@ def main() -> None:
     if not all(images.there(f"memory3-test-{name}") for name in ("s3", "milvus")):
         with boot.step("base images and stand-ins"):
             images.bases(options.wheels)
-            boot.seen["stand-ins"] = [images.stand_in(name) for name in ("s3", "milvus")]
+            for name in ("s3", "milvus"):
+                images.stand_in(name)
     for tier in TIERS:
         with boot.step(f"image {tier}"):
             if not options.images:
                 images.bases(options.wheels)
                 images.tier(tier)
-            elif not images.there(f"memory3-{tier}:0.1.0"):
+            elif not images.there(image(tier)):
                 boot.podman("load", "-i", str(options.images / f"{tier}.tar"))
     with booted(boot):
         boot.tiers()

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from tools import load_report
-from tools.docker_engine import HERE, ROOT, Engine, host_ca
+from tools.docker_engine import HERE, Engine
+from tools.images import ROOT, STAND_IN_FILES, TIERS, host_ca
 
-TIERS = ("memory", "ingest", "retrieval", "decoder")
-STAND_INS = {"s3": "seaweedfs", "milvus": "milvus", "collector": "rotel"}
 RESTARTED = ("otel-collector", "retrieval", "memory", "milvus", "s3", "ray-worker", "decoder", "ray-head")
 TRACED = {"memory3", "decoder", "decoder-worker", "retrieval", "memory"}
 """Services whose spans are in the trace of one generation from memories."""
@@ -185,11 +184,13 @@ def walk(boot: Boot, *, memory_only: bool, built: bool, wheels: Path | None) -> 
     tiers = ("memory",) if memory_only else TIERS
     if not built:
         with boot.step("base images"):
-            boot.base_images(wheels)
+            boot.images.bases(wheels)
         for tier in tiers:
-            boot.build_tier(tier)
-        for name in ("s3",) if memory_only else STAND_INS:
-            boot.build_stand_in(name, STAND_INS[name])
+            with boot.step(f"build {tier}"):
+                boot.images.tier(tier)
+        for name in ("s3",) if memory_only else STAND_IN_FILES:
+            with boot.step(f"build stand-in {name}"):
+                boot.images.stand_in(name)
     for tier in tiers:
         boot.check_image(tier)
     if memory_only:

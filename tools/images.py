@@ -6,19 +6,17 @@ besides, of which nothing is left in an image.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import ssl
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STAND_INS = ROOT / "tests" / "compose" / "stand-ins"
 BASE, BUILD_BASE = "python:3.11-slim-bookworm", "memory3-test-build-base"
 TIERS = ("memory", "ingest", "retrieval", "decoder")
-STAND_IN_FILES = {"s3": "seaweedfs", "milvus": "milvus"}
+STAND_IN_FILES = {"s3": "seaweedfs", "milvus": "milvus", "collector": "rotel"}
 
 
 class Images:
@@ -46,7 +44,7 @@ class Images:
         shutil.rmtree(context, ignore_errors=True)
         (context / "wheels").mkdir(parents=True)
         shutil.copy(host_ca(), context / "ca.crt")
-        for wheel in wheels.glob("torch-*.whl") if wheels else ():
+        for wheel in wheels.glob("*.whl") if wheels else ():
             shutil.copy(wheel, context / "wheels")
         (context / "Dockerfile").write_text(
             f"FROM {BASE}\nCOPY ca.crt /etc/host-ca.crt\nCOPY wheels /wheels\n"
@@ -54,20 +52,25 @@ class Images:
         )
         self._engine("build", "-t", BUILD_BASE, str(context))
 
-    def tier(self, name: str) -> str:
-        """Build the image of a tier; returns its name."""
-        image = f"memory3-{name}:0.1.0"
-        self._build(ROOT / "services" / name / "Dockerfile", image, ROOT)
-        return image
+    def tier(self, name: str) -> None:
+        """Build the image of a tier."""
+        revision = _run("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
+        arguments = {"BUILD_BASE": BUILD_BASE, "REVISION": revision}
+        self._build(ROOT / "services" / name / "Dockerfile", image(name), arguments, ROOT)
 
-    def stand_in(self, name: str) -> str:
-        """Build a stand-in (s3, milvus); returns its name."""
-        image = f"memory3-test-{name}"
-        self._build(STAND_INS / f"{STAND_IN_FILES[name]}.Dockerfile", image, STAND_INS)
-        return image
+    def stand_in(self, name: str) -> None:
+        """Build an image in the place of somebody else's: s3, milvus, collector."""
+        file = STAND_INS / f"{STAND_IN_FILES[name]}.Dockerfile"
+        self._build(file, f"memory3-test-{name}", {"BUILD_BASE": BUILD_BASE}, STAND_INS)
 
-    def _build(self, file: Path, image: str, context: Path) -> None:
-        self._engine("build", "-f", str(file), "-t", image, "--build-arg", f"BUILD_BASE={BUILD_BASE}", str(context))
+    def _build(self, file: Path, name: str, arguments: Mapping[str, str], context: Path) -> None:
+        given = [item for key, value in arguments.items() for item in ("--build-arg", f"{key}={value}")]
+        self._engine("build", "-f", str(file), "-t", name, *given, str(context))
+
+
+def image(tier: str) -> str:
+    """The name of a tier's image."""
+    return f"memory3-{tier}:0.1.0"
 
 
 def host_ca() -> Path:
@@ -76,15 +79,5 @@ def host_ca() -> Path:
     return Path(paths.cafile or paths.openssl_cafile)
 
 
-@contextlib.contextmanager
-def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Says what goes on, and notes how long it took."""
-    print(f"{name} ...", flush=True)
-    began = time.monotonic()
-    yield
-    seconds[name] = round(time.monotonic() - began, 1)
-    print(f"{name}: {seconds[name]} s", flush=True)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

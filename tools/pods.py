@@ -23,7 +23,8 @@ CHANGES = (
     "the pod's runAsUser and runAsGroup stand at each container",
     "probes are left out and run by tools/probes.py over the network, as a kubelet does; preStop is left out",
     "ports are left out, for podman would publish them on this machine",
-    "restartPolicy is Never, for podman would start init containers again and again: a container that ends stays ended",
+    "restartPolicy is Never, for podman would start init containers again and again; a container that ends before its "
+    "startup probe passed is started anew by the tool, twice at most",
     "a Service is a name of the pods it selects in podman's network: several pods are several addresses, "
     "also where Kubernetes would give one; a pod is found before it is ready",
     "what only Kubernetes reads is left out: service accounts, spread, affinity, priority, pull secrets",
@@ -139,12 +140,17 @@ def environment(env: Iterable[Object], pod_name: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
+def in_memory(folder: Path) -> Path:
+    """Where the volumes of medium Memory are that belong to this folder."""
+    return Path("/dev/shm") / folder.name
+
+
 def _volume(
     pod: Pod, volume: Object, group: int, secrets: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[str, Any]:
     match volume:
         case {"emptyDir": source}:
-            root = Path("/dev/shm") / folder.name if (source or {}).get("medium") == "Memory" else folder
+            root = in_memory(folder) if (source or {}).get("medium") == "Memory" else folder
             path = _empty(root / pod.name / str(volume["name"]), group)
         case {"secret": source}:
             path = _empty(folder / pod.name / str(volume["name"]), group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -34,22 +34,24 @@ def passes(probe: Mapping[str, Any], container: Mapping[str, Any], address: str)
     raise ValueError(f"probe {dict(probe)} is not known here; grpc and httpGet are")
 
 
-def wait_until_started(container: Mapping[str, Any], address: str) -> float:
-    """Seconds until the startup probe passed. Raises TimeoutError where a kubelet would start the container anew."""
+def wait_until_started(container: Mapping[str, Any], address: str, running: Callable[[], bool]) -> float:
+    """Seconds until the startup probe passed. Raises TimeoutError where a kubelet would start the container anew: it
+    has ended, or the probe failed for too long."""
     probe = container["startupProbe"]
-    return _wait(
-        probe, container, address, float(probe["periodSeconds"]) * int(probe["failureThreshold"]), "startupProbe"
-    )
+    limit_s = float(probe["periodSeconds"]) * int(probe["failureThreshold"])
+    return _wait("startupProbe", container, address, limit_s, running)
 
 
 def wait_until_ready(container: Mapping[str, Any], address: str, limit_s: float) -> float:
     """Seconds until the readiness probe passed. Raises TimeoutError."""
-    return _wait(container["readinessProbe"], container, address, limit_s, "readinessProbe")
+    return _wait("readinessProbe", container, address, limit_s, lambda: True)
 
 
-def _wait(probe: Mapping[str, Any], container: Mapping[str, Any], address: str, limit_s: float, name: str) -> float:
+def _wait(name: str, container: Mapping[str, Any], address: str, limit_s: float, running: Callable[[], bool]) -> float:
     began = time.monotonic()
-    while not passes(probe, container, address):
+    while not passes(container[name], container, address):
+        if not running():
+            raise TimeoutError(f"{container['name']} at {address} ended before its {name} passed")
         if time.monotonic() - began > limit_s:
             raise TimeoutError(f"{container['name']} at {address}: its {name} did not pass within {limit_s:g} s")
         time.sleep(0.5)

@@ -154,7 +154,9 @@ def test_a_probe_is_asked_as_a_kubelet_asks_it() -> None:
     try:
         assert not probes.passes(probe, {}, "127.0.0.1")
         with pytest.raises(TimeoutError, match="startupProbe did not pass within 1 s"):
-            probes.wait_until_started({"name": "memory", "startupProbe": probe}, "127.0.0.1")
+            probes.wait_until_started({"name": "memory", "startupProbe": probe}, "127.0.0.1", lambda: True)
+        with pytest.raises(TimeoutError, match="ended before"):
+            probes.wait_until_started({"name": "memory", "startupProbe": probe}, "127.0.0.1", lambda: False)
         servicer.set("alive", health_pb2.HealthCheckResponse.SERVING)
         assert probes.passes(probe, {}, "127.0.0.1")
     finally:
