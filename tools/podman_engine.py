@@ -61,9 +61,8 @@ class Engine(Steps):
         """Play a pod and wait for its startup and readiness probes."""
         with self.step(f"start {pod.name}"):
             self._play(pod)
-            address = self.address(pod)
-            started = self._wait_until_started(pod, address)
-            ready = probes.wait_until_ready(pod.container, address, ready_s)
+            started = self._wait_until_started(pod)
+            ready = probes.wait_until_ready(pod.container, self.address(pod), ready_s)
             self.seen["ready_after_s"][pod.name] = {"started": started, "ready": round(started + ready, 1)}
 
     def job(self, pod: pods.Pod, limit_s: float = 1200) -> str:
@@ -127,16 +126,17 @@ class Engine(Steps):
         names = ",".join(f"alias={name}" for name in (pod.name, *pod.aliases))
         self.podman("kube", "play", "--network", f"{NETWORK}:{names}", str(file))
 
-    def _wait_until_started(self, pod: pods.Pod, address: str) -> float:
-        """A container that ends, or takes too long, is started anew, as a kubelet does: twice."""
-        for _ in range(2):
-            try:
-                return probes.wait_until_started(pod.container, address, lambda: self.state(pod) == "running")
-            except TimeoutError as error:
-                print(f"started anew: {error}", flush=True)
-                self.seen.setdefault("started anew", []).append(str(error))
-                self.podman("restart", "--time=1", pod.container_name)
-        return probes.wait_until_started(pod.container, address, lambda: self.state(pod) == "running")
+    def _wait_until_started(self, pod: pods.Pod, more: int = 2) -> float:
+        """A container that ends, or takes too long, is started anew, as a kubelet does: `more` times."""
+        try:
+            return probes.wait_until_started(pod.container, self.address(pod), lambda: self.state(pod) == "running")
+        except TimeoutError as error:
+            if not more:
+                raise
+            print(f"started anew: {error}", flush=True)
+            self.seen.setdefault("started anew", []).append(str(error))
+        self.podman("pod", "restart", pod.name)
+        return self._wait_until_started(pod, more - 1)
 
 
 def _trust(spec: dict[str, Any]) -> None:
