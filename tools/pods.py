@@ -28,7 +28,7 @@ CHANGES = (
     "a Service is a name of the pods it selects in podman's network: several pods are several addresses, "
     "also where Kubernetes would give one; a pod is found before it is ready",
     "what only Kubernetes reads is left out: service accounts, spread, affinity, priority, pull secrets",
-    "an image is never pulled",
+    "an image is never pulled; pip in the weights step trusts the authorities this machine trusts",
 )
 """What is changed for podman. docs/deployment.md repeats it."""
 
