@@ -71,6 +71,7 @@ class Boot(Engine):
         s3 = ("server", "-dir=/data", "-ip.bind=0.0.0.0", "-s3", "-s3.port=8333", "-s3.config=/s3.json")
         self._stand_in("s3", f"{RELEASE}-seaweedfs-s3", ("--tmpfs=/data", "-v", f"{self.work}/s3.json:/s3.json:ro"), s3)
         self._stand_in("milvus", f"{RELEASE}-milvus", (), ())
+        self.give_weight()
 
     def _stand_in(self, name: str, service: str, options: tuple[str, ...], command: tuple[str, ...]) -> None:
         aliases = [f"--network-alias={alias}" for alias in pods.host_names(service, NAMESPACE)]

@@ -19,6 +19,11 @@ from tools.images import ROOT, host_ca
 from tools.steps import Steps
 
 NETWORK = "memory3-chart"
+WEIGHTS = {
+    Path("/sys/fs/cgroup/cpu/libpod_parent/cpu.shares"): 16384,
+    Path("/sys/fs/cgroup/libpod_parent/cpu.weight"): 1600,
+}
+"""All containers together weigh as much as one process; on a busy machine Ray would give its start up for that."""
 
 
 class Engine(Steps):
@@ -101,6 +106,12 @@ class Engine(Steps):
         """Stop it, and take its names out of the network."""
         self.stop(pod)
         self.podman("pod", "rm", "--force", pod.name)
+
+    def give_weight(self) -> None:
+        """Let the containers have as much of the processors as that many processes; once one of them runs."""
+        for file, weight in WEIGHTS.items():
+            if file.exists():
+                file.write_text(str(weight))
 
     def clear(self) -> None:
         """No container, network or volume of this run is left."""
