@@ -63,7 +63,10 @@ def test_pods_are_found_by_the_names_that_others_dial() -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_what_is_played_has_no_part_that_podman_would_misread(name: str, tmp_path: Path) -> None:
+def test_what_is_played_has_no_part_that_podman_would_misread(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "in_memory", lambda folder: folder / "in-memory")  # nothing is left in /dev/shm
     secrets = {"store": {"accessKey": "a", "secretKey": "s"}}
     for pod in map(small, all_pods(name).values()):
         manifest = pods.playable(pod, secrets, tmp_path)
