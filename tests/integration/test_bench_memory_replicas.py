@@ -18,8 +18,8 @@ def test_more_replicas_find_more_in_ram_and_read_less_from_s3() -> None:
     for sample in (one, three):
         for hit_ratio, s3_bytes in zip(sample.hit_ratio, sample.s3_bytes, strict=True):
             missed = round((1 - hit_ratio) * SIZE.requests * PER_CALL)
-            # Two calls that miss the same memory in one moment share its read.
-            assert 0.9 * missed * SIZE.record_bytes <= s3_bytes <= missed * SIZE.record_bytes
+            # Two calls that miss the same memory in one moment share its read, however often they do.
+            assert missed / SIZE.at_once * SIZE.record_bytes <= s3_bytes <= missed * SIZE.record_bytes
     assert "| even | 3 |" in table(results, SIZE, ARMS)
 
 
