@@ -37,7 +37,6 @@ def run(folder: Path, floors: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(gate, "SLICES", small)
     monkeypatch.setenv("MEMORY3_EVALUATION_MODEL", str(folder / "model"))
     monkeypatch.setenv("MEMORY3_EVALUATION_PLAN", str(folder / "plan.json"))
-    monkeypatch.setenv("MEMORY3_EVALUATION_DTYPE", "float32")
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(gate.main, ["--slice", "ci", "--floors", str(floors), *arguments])
@@ -56,6 +55,14 @@ def test_what_was_recorded_holds(run: Run) -> None:
     result = run()
     assert result.exit_code == 0, result.output
     assert "figures hold" in result.output
+
+
+def test_it_measures_in_float32_whatever_the_settings_say(
+    run: Run, floors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY3_EVALUATION_DTYPE", "bfloat16")
+    run("--record")
+    assert json.loads(floors.read_text())["slices"]["ci"]["fiction"]["recorded_on"]["dtype"] == "float32"
 
 
 def test_a_worse_figure_fails(run: Run, floors: Path) -> None:
