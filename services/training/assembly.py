@@ -99,7 +99,10 @@ def _adapter_export(
 
 
 def _start_from(folder: Path, options: AdapterOptions, transformer: Transformer) -> None:
-    """Give the factors the values of an adapter of the same form. Raises ConfigError, AdapterError."""
+    """Give the factors the values of an adapter of the same form; those it has not stay new, and change nothing yet.
+
+    Raises ConfigError, AdapterError.
+    """
     given = check_base(transformer, folder)
     if (given.rank, given.alpha) != (options.rank, options.alpha):
         raise ConfigError(
@@ -107,13 +110,13 @@ def _start_from(folder: Path, options: AdapterOptions, transformer: Transformer)
             f"{options.rank} and alpha {options.alpha:g}: give both alike"
         )
     ours, theirs = adapter_factors(transformer), read_factors(folder)
-    if ours.keys() != theirs.keys():
+    if unknown := theirs.keys() - ours.keys():
         raise ConfigError(
-            f"adapter.start {folder} has not the config's projections: {min(ours.keys() ^ theirs.keys())} is in one "
-            "of them only; give adapter.targets and adapter.first_layer as it was trained with"
+            f"adapter.start {folder} has {min(unknown)}, which the config leaves out; give adapter.targets and "
+            "adapter.first_layer so that they hold all it was trained with"
         )
-    for module, factors in ours.items():
-        for values, start in zip(factors, theirs[module], strict=True):
+    for module, factors in theirs.items():
+        for values, start in zip(ours[module], factors, strict=True):
             values.data.copy_(start)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from model.adapter import adapter_plan, merge_adapter, read_factors
+from model.adapter import WEIGHTS_FILE, adapter_plan, merge_adapter, read_factors
 from model.checkpoint import load_transformer
 from tests.helpers.training_runs import command, curves, run, run_here, start, write_config
 
@@ -128,9 +130,24 @@ def test_a_run_goes_on_from_an_adapter(finished: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_run_goes_on_from_an_adapter_of_fewer_layers(finished: Path, tmp_path: Path) -> None:
+    start, config = tmp_path / "start", tmp_path / "config.toml"
+    shutil.copytree(finished / "whole" / "adapter", start)
+    given = {name: value for name, value in load_file(start / WEIGHTS_FILE).items() if ".layers.0." not in name}
+    save_file(given, start / WEIGHTS_FILE)
+    text = (finished / "config.toml").read_text().replace("learning_rate = 0.01", "learning_rate = 1e-30")
+    config.write_text(text.replace("rank = 2", f'rank = 2\nstart = "{start}"'))
+    run_here(command(config, tmp_path / "on"))
+    written = load_file(tmp_path / "on" / "adapter" / WEIGHTS_FILE)
+    assert all(torch.equal(written[name], value) for name, value in given.items())
+    new = [value for name, value in written.items() if name not in given and "lora_B" in name]
+    assert new
+    assert all(value.abs().max() < 1e-20 for value in new)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("rank = 4", "has rank 2"), ("rank = 2\nfirst_layer = 1", "has not the config's projections: layers.0.")],
+    [("rank = 4", "has rank 2"), ("rank = 2\nfirst_layer = 1", "has layers.0.")],
 )
 def test_an_adapter_of_another_form_is_refused(finished: Path, tmp_path: Path, change: str, message: str) -> None:
     config = tmp_path / "config.toml"
