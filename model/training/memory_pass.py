@@ -10,7 +10,7 @@ J scored tokens, U references, S kept tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from model.prefix import PrefixState
 from model.rope import context_start
 from model.training.batch import Context
 from model.transformer import AttentionPass, Transformer
+
+_LIKE_TOKENS = 64
+"""Contexts up to this length are padded alike."""
 
 
 def write_memories(
@@ -50,13 +53,14 @@ def scored_hidden(
     plain = [index for index, context in enumerate(contexts) if not context.reads_memories]
     passes: list[tuple[int, AttentionPass]] = []
     positions = []
-    for group in (reading, plain):
-        if not group:
-            continue
+    order = []
+    for group in (*_of_like_length(reading, contexts), *_of_like_length(plain, contexts)):
+        order += group
         of_group = [contexts[index] for index in group]
         lengths = [len(context.tokens) for context in of_group]
         attention: AttentionPass
-        if group is reading:
+        reads_memories = of_group[0].reads_memories
+        if reads_memories:
             chunks = -(-max(lengths) // plan.query_chunk_tokens)
             width = chunks * plan.query_chunk_tokens if chunks > 1 else max(lengths)
             layout = PackedLayout(lengths, [0] * len(lengths), width, device)
@@ -66,12 +70,18 @@ def scored_hidden(
             layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), device)
             attention = CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD)
         passes.append((sum(lengths), attention))
-        start = context_start(plan, prefix.num_tokens, reads_memories=group is reading)
-        positions.append(start + layout.place_T)
-    order = reading + plain
+        positions.append(context_start(plan, prefix.num_tokens, reads_memories=reads_memories) + layout.place_T)
     tokens_T = torch.tensor([token for index in order for token in contexts[index].tokens], device=device)
     hidden_TC = transformer.run(tokens_T, torch.cat(positions), _SideBySide(passes))
     return hidden_TC[torch.tensor(_predicting_rows(contexts, order), device=device)]
+
+
+def _of_like_length(indices: Sequence[int], contexts: Sequence[Context]) -> Iterator[list[int]]:
+    """Groups whose longest is at most some twice the shortest: attention pads a group to its longest context."""
+    by_size: dict[int, list[int]] = {}
+    for index in indices:
+        by_size.setdefault(((len(contexts[index].tokens) - 1) // _LIKE_TOKENS).bit_length(), []).append(index)
+    yield from by_size.values()
 
 
 def _predicting_rows(contexts: Sequence[Context], order: Sequence[int]) -> list[int]:

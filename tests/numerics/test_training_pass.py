@@ -21,6 +21,8 @@ REFERENCES = tuple(tuple(random_tokens(length, seed)) for seed, length in enumer
 LONG = Context(tuple(random_tokens(40, 10)), 25, ((0, 1), (2,), (1, 2, 3)))
 SHORT = Context(tuple(random_tokens(9, 11)), 3, ((3, 0),))
 PLAIN = Context(tuple(random_tokens(21, 12)), 5)
+LONGER = Context(tuple(random_tokens(70, 13)), 4, ((0,), (1, 2), (3,), (0, 3), (2,)))
+LONGER_PLAIN = Context(tuple(random_tokens(140, 14)), 6)
 
 
 def step_on(transformer: Transformer) -> TrainingStep:
@@ -29,7 +31,7 @@ def step_on(transformer: Transformer) -> TrainingStep:
 
 def served_nll(transformer: Transformer, context: Context) -> list[float]:
     """-log p of the scored tokens, by the runner, one token at a time."""
-    runner = ModelRunner(transformer, PLAN, prefix_tokens=PREFIX_TOKENS, num_slots=1, max_context_tokens=64)
+    runner = ModelRunner(transformer, PLAN, prefix_tokens=PREFIX_TOKENS, num_slots=1, max_context_tokens=160)
     memories = MemoryWriter(transformer, PLAN, runner.prefix).write(REFERENCES)
     runner.reset(0, reads_memories=context.reads_memories)
     losses = []
@@ -42,7 +44,9 @@ def served_nll(transformer: Transformer, context: Context) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "contexts", [[LONG, SHORT, PLAIN], [PLAIN, SHORT], [PLAIN], [SHORT]], ids=["chunks", "mixed", "plain", "reading"]
+    "contexts",
+    [[LONG, SHORT, PLAIN], [PLAIN, SHORT], [PLAIN], [SHORT], [PLAIN, LONGER, LONGER_PLAIN, LONG, SHORT, PLAIN]],
+    ids=["chunks", "mixed", "plain", "reading", "of several lengths"],
 )
 def test_a_step_equals_serving(contexts: list[Context]) -> None:
     transformer = tiny_transformer()
