@@ -9,6 +9,8 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 _FILE, _PLOT, _BOARD = "curves.jsonl", "curves.png", "tensorboard"
+_SMOOTHED = ("loss", "nll_reading", "kl_plain")
+_GAP = "/gap_closed/"
 
 
 class Curves:
@@ -58,27 +60,36 @@ def plot_curves(folder: Path) -> Path:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     lines = read_curves(folder)
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    panels = _panels(lines)
+    figure = Figure(figsize=(9, 3.2 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True)
-    for name in ("loss", "nll_reading", "kl_plain"):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        if points:
-            steps, values = zip(*points, strict=True)
-            above.plot(steps, _smooth(values), label=f"{name}, mean of 20 steps")
-    above.set_ylabel("training, nats per token")
-    names = sorted({name for line in lines for name in line if name.startswith("eval/")})
-    for name in names:
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        below.plot(*zip(*points, strict=True), marker="o", label=name.removeprefix("eval/"))
-    below.set_ylabel("held out, nats per token")
-    below.set_xlabel("step")
-    for axes in (above, below):
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, names) in zip(all_axes, panels.items(), strict=True):
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if name in _SMOOTHED:
+                steps, values = zip(*points, strict=True)
+                axes.plot(steps, _smooth(values), label=f"{name}, mean of 20 steps")
+            else:
+                axes.plot(*zip(*points, strict=True), marker="o", label=name.removeprefix("eval/"))
+        axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    all_axes[-1].set_xlabel("step")
     figure.savefig(folder / _PLOT, dpi=120)
     return folder / _PLOT
+
+
+def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """Title -> the values drawn in it: those of training, one panel for each held-out set, one for shares."""
+    names = sorted({name for line in lines for name in line})
+    panels = {"training, nats per token": [name for name in _SMOOTHED if name in names]}
+    for name in (name for name in names if name.startswith("eval/")):
+        subject = name.split("/")[1]
+        title = "share of the gap closed" if _GAP in name else f"{subject}, held out, nats per token"
+        panels.setdefault(title, []).append(name)
+    return panels
 
 
 def _smooth(values: Sequence[float], width: int = 20) -> list[float]:

@@ -67,7 +67,7 @@ def test_names_what_is_missing():
 def test_presets_fit_their_models():
     memory_plan("paper").validate(model_config("paper-2.4b"))
     assert memory_plan("paper").memory_layers == tuple(range(model_config("paper-2.4b").num_layers // 2))
-    assert memory_plan("smollm2-135m").memory_layers == tuple(range(15, 30))
+    assert len(memory_plan("smollm2-135m").memory_layers) == model_config("smollm2-135m").num_layers // 2
 
 
 def test_the_plan_made_for_a_model_goes_by_its_sizes():
