@@ -3,6 +3,8 @@
     python -m bench.warmup_effect                       # three seeds, two cores: see the time it says
     python -m bench.warmup_effect --steps 40 --seeds 1  # does it run
 
+Goes on if it was stopped: an arm that is in docs/results/warmup-effect.jsonl with the same options is not run again.
+
 All arms of a seed begin with the same weights and see the same sequences in the same order: equal tokens.
 
     none          no memories throughout
@@ -14,17 +16,18 @@ Text, tokenizer and references: `services.training.data`, with a vocabulary of i
 for leaks. At the end every arm is measured on held-out sequences with memories and without. The verdict compares each
 arm as it was trained; its error is the standard error of the paired differences over seeds.
 
-Writes docs/warmup-effect.md and docs/warmup-effect.png.
+Writes docs/warmup-effect.md and docs/images/warmup-effect.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tokenizers
@@ -168,6 +171,28 @@ def run_arm(
     return Result(arm, seed, curve.points, figures["eval/text/memory"], figures["eval/text/none"], seconds)
 
 
+class Finished:
+    """Arms that were run, in a file of one line each; those of other options stay in it and are not seen."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._path = path
+        # The number of seeds says how many arms there are, not what one of them is.
+        self._options = asdict(options) | {"seeds": None}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        known = [line["result"] for line in map(json.loads, lines) if line["options"] == self._options]
+        self._known = {(result["arm"], result["seed"]): Result(**result) for result in known}
+
+    def get(self, arm: str, seed: int) -> Result | None:
+        """The arm, if it was run."""
+        return self._known.get((arm, seed))
+
+    def add(self, result: Result) -> None:
+        """On disk when this returns."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"options": self._options, "result": asdict(result)}) + "\n")
+
+
 def difference(results: list[Result], better: str, than: str) -> tuple[float, float]:
     """Mean of the paired differences over seeds (negative: `better` has the lower loss), and its standard error."""
     by = {(result.arm, result.seed): result.as_trained for result in results}
@@ -210,7 +235,7 @@ def markdown(results: list[Result], options: Options, num_parameters: int, train
             f"memories after {options.warmup_share:.0%} of the steps in *after warmup*; {covered:.0%} of the chunks",
             "have a reference that passes the leak filter.",
             "",
-            "![Training loss](warmup-effect.png)",
+            "![Training loss](images/warmup-effect.png)",
             "",
             "| arm | seed | held out, without memories | held out, with memories | time |",
             "|---|---|---|---|---|",
@@ -278,17 +303,21 @@ def main() -> None:
     num_parameters = sum(p.numel() for p in initial_transformer(small_config(tokenizer.vocab_size), 0).parameters())
     print(f"{num_parameters:,} parameters, {len(train.tokens):,} sequences, {len(train.references):,} references")
     results = []
+    finished = Finished(out / "results" / "warmup-effect.jsonl", options)
     for seed in range(options.seeds):
         for arm in ARMS:
-            result = run_arm(arm, seed, options, tokenizer, train, held_out)
+            result = finished.get(arm, seed)
+            if result is None:
+                result = run_arm(arm, seed, options, tokenizer, train, held_out)
+                finished.add(result)
             results.append(result)
             left = (options.seeds * len(ARMS) - len(results)) * statistics.fmean(r.seconds for r in results)
             print(
                 f"seed {seed}, {arm}: held out {result.none:.4f} without, {result.memory:.4f} with memories, "
                 f"{result.seconds:.0f} s; about {duration(left)} left"
             )
-    out.mkdir(parents=True, exist_ok=True)
-    plot(results, out / "warmup-effect.png", max(1, options.steps // 30))
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    plot(results, out / "images" / "warmup-effect.png", max(1, options.steps // 30))
     (out / "warmup-effect.md").write_text(markdown(results, options, num_parameters, train), encoding="utf-8")
     print("\n".join(verdict(results)))
 
