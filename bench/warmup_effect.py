@@ -50,6 +50,8 @@ from services.training.sequences import Sequences, SequenceSource
 
 PREFIX = "<s>"
 DOCS = Path(__file__).parents[1] / "docs"
+_T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}
+"""By number of seeds: how many standard errors a mean must lie from zero (Student's t, two-sided, 95 %)."""
 ARMS = ("none", "from start", "after warmup")
 PLAN = MemoryPlan(
     name="warmup-effect",
@@ -204,11 +206,17 @@ def difference(results: list[Result], better: str, than: str) -> tuple[float, fl
 def verdict(results: list[Result]) -> list[str]:
     """What the figures say, in words."""
     lines = []
+    seeds = len({result.seed for result in results})
     for better, than in (("after warmup", "none"), ("after warmup", "from start"), ("from start", "none")):
         mean, error = difference(results, better, than)
-        clear = abs(mean) > 2 * error
+        clear = abs(mean) > _T_95.get(seeds, 2.0) * error
         word = "no clear difference" if not clear else "better" if mean < 0 else "worse"
         lines.append(f"- *{better}* against *{than}*: {mean:+.4f} ± {error:.4f} nats per token: {word}.")
+    for arm in ARMS[1:]:
+        worth = statistics.fmean(result.none - result.memory for result in results if result.arm == arm)
+        lines.append(
+            f"- In *{arm}* memories are worth {worth:.4f} nats per token to the model that was trained with them."
+        )
     return lines
 
 
@@ -242,14 +250,15 @@ def markdown(results: list[Result], options: Options, num_parameters: int, train
             *rows,
             "",
             "Nats per token. ± is the standard error of the paired differences over seeds; each arm is taken as it was",
-            "trained.",
+            "trained. A difference is clear if it is beyond the 95 % interval for so many seeds.",
             "",
             "## Verdict",
             "",
             *verdict(results),
             "",
             "The paper's gain of *after warmup* over both other arms is 0.02 to 0.03 nats, with a model 300 times as",
-            "large and 80 billion tokens.",
+            "large and 80 billion tokens. A model that has seen few tokens hardly uses a context yet, be it text or",
+            "memory: the last two lines of the verdict tell whether this run can say anything about the effect.",
             "",
         ]
     )
