@@ -64,7 +64,7 @@ _MEMORY_PLANS = {
         context_bos="<s>",
         codec=("int8",),
     ),
-    # Half of the layers, found by leaving out those that are missed least (decision 0012): better than any window.
+    # Half of the layers, found by leaving out those that are missed least (decision 0012).
     "smollm2-135m": MemoryPlan(
         name="smollm2-135m",
         memory_layers=(0, 1, 4, 6, 9, 13, 15, 17, 18, 20, 21, 22, 23, 24, 28),
