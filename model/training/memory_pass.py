@@ -77,7 +77,7 @@ def scored_hidden(
 
 
 def _of_like_length(indices: Sequence[int], contexts: Sequence[Context]) -> Iterator[list[int]]:
-    """Attention pads a group to its longest context: that has at most `_LIKE_TOKENS` tokens, or twice the shortest's."""
+    """Attention pads a group to its longest context: that has at most `_LIKE_TOKENS` tokens, or twice the least."""
     by_size: dict[int, list[int]] = {}
     for index in indices:
         by_size.setdefault(((len(contexts[index].tokens) - 1) // _LIKE_TOKENS).bit_length(), []).append(index)
