@@ -159,9 +159,9 @@ def read_sword(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_wesnoth(path: Path) -> Iterator[tuple[str, str]]:
-    """The story and the dialogue of a scenario, in order, each speech after its speaker's name."""
+    """The story and the dialogue of a scenario, in order, each speech after its speaker's name; no variables."""
     fields = re.finditer(
-        r'^\s*(speaker|role|id)=(?P<who>[^\n"{$]+)$|\b(story|message)\s*=\s*_\s*"(?P<said>(?:[^"]|"")*)"'
+        r'^\s*(speaker|role|id)=(?P<who>[^\n"{$]+)$|\b(story|message)\s*=\s*_\s*"(?P<said>(?:[^"$]|"")*)"'
         r'|^\s*name\s*=\s*_\s*"(?P<title>[^"\n]+)"|(?P<end>\[/?message\])',
         path.read_text(encoding="utf-8"), re.MULTILINE,
     )  # fmt: skip

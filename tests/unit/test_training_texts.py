@@ -125,3 +125,14 @@ def test_without_any_package_it_fails(
     assert training_texts.main(["--out", str(tmp_path)]) == 1
     assert "anarchism is left out: Unable to locate package" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scenario_becomes_its_story_and_dialogue(tmp_path: Path) -> None:
+    scenario = tmp_path / "campaigns" / "sea" / "scenarios" / "01.cfg"
+    scenario.parent.mkdir(parents=True)
+    scenario.write_text(
+        'name= _ "scenario name^The Sea"\nstory= _ "Long ago."\n[message]\n speaker=Ann\nmessage= _ "Say ""no""."\n'
+        '[/message]\n[message]\n speaker=narrator\n message= _ "It is\n late."\n[/message]\nmessage= _ "For $gold."\n'
+    )
+    text = 'The Sea\nLong ago.\nAnn: Say "no".\nIt is late.'
+    assert list(formats.read_wesnoth(scenario)) == [("sea 01", text)]
