@@ -57,7 +57,8 @@ class PackedLayout:
     def unpad(self, padded_BWX: Tensor) -> Tensor:
         """`[B, W, ...] -> [T, ...]`."""
         flat_X = padded_BWX.flatten(0, 1)
-        return flat_X if self._is_full else flat_X[self._index_T]
+        # Unlike an index in brackets, this has a way back that sorts nothing.
+        return flat_X if self._is_full else flat_X.index_select(0, self._index_T)
 
     def is_token(self) -> Tensor:
         """bool `[B, W]`: true where a token stands."""

@@ -3,7 +3,7 @@
 Knows no cache and no queries.
 
 Shape letters: B items, C query chunks, M memories per chunk, S kept tokens, N = M*S rows, L memory layers, K KV heads,
-D head dimension, U different memories in the batch.
+D head dimension, U different memories in the batch, X = B*C*M.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class CollatedMemories:
 
     def layer(self, memory_layer: int) -> Tensor:
         """`kv_2BCKND` of the `memory_layer`-th memory layer."""
-        kv_BCM2KSD = self.kv_U2LKSD[:, :, memory_layer][self.index_BCM]
+        kv_X2KSD = self.kv_U2LKSD[:, :, memory_layer].index_select(0, self.index_BCM.flatten())
+        kv_BCM2KSD = kv_X2KSD.view(*self.index_BCM.shape, *kv_X2KSD.shape[1:])
         return kv_BCM2KSD.permute(3, 0, 1, 4, 2, 5, 6).flatten(4, 5)
 
 

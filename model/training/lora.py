@@ -53,6 +53,7 @@ class LowRankUpdate(nn.Module):
         super().__init__()
         self._parts = tuple(parts)
         self._scale = scale
+        self._held: tuple[Tensor, Tensor] | None = None
         self.enabled = True
         self.down = nn.ParameterDict({name: torch.zeros(rank, num_inputs) for name, _ in parts if name in targets})
         self.up = nn.ParameterDict({name: torch.zeros(rows, rank) for name, rows in parts if name in targets})
@@ -61,12 +62,21 @@ class LowRankUpdate(nn.Module):
         """`y_TO` with the update added, in its dtype."""
         if not self.enabled:
             return y_TO
+        dtype = y_TO.dtype
+        down_SI, up_OS = self._joined(dtype) if self._held is None else self._held
+        inner_TS = x_TI.to(dtype) @ down_SI.t()
+        updated_TO: Tensor = torch.addmm(y_TO, inner_TS, up_OS.t(), alpha=self._scale)
+        return updated_TO
+
+    def hold(self, dtype: torch.dtype | None) -> None:
+        """Put the factors together now, for all calls until this is called again; None: for each call anew."""
+        self._held = None if dtype is None else self._joined(dtype)
+
+    def _joined(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """All parts' factors as one pair."""
         down_SI = torch.cat([self.down[name] for name, _ in self._parts if name in self.down])
         up_OS = torch.block_diag(*[self.up[name] if name in self.up else self._nothing(n) for name, n in self._parts])
-        dtype = y_TO.dtype
-        inner_TS = x_TI.to(dtype) @ down_SI.to(dtype).t()
-        updated_TO: Tensor = torch.addmm(y_TO, inner_TS, up_OS.to(dtype).t(), alpha=self._scale)
-        return updated_TO
+        return down_SI.to(dtype), up_OS.to(dtype)
 
     def _nothing(self, rows: int) -> Tensor:
         return torch.zeros(rows, 0, device=next(self.parameters()).device)
@@ -124,20 +134,38 @@ def module_of(projection: str) -> str:
 
 
 @contextmanager
-def adapter_off(transformer: Transformer) -> Iterator[None]:
-    """Within this the model is the base model."""
-    updates = [update for layer in _layers(transformer) for update in layer.updates.values()]
-    _enable(updates, enabled=False)
+def factors_held(transformer: Transformer) -> Iterator[None]:
+    """Within this the factors are put together once, and not in every pass: the passes of one step share a graph.
+
+    The factors must not change meanwhile. With activation checkpointing nothing is held: going back repeats a pass as
+    it was.
+    """
+    updates = _updates(transformer)
+    for update in updates:
+        update.hold(None if transformer.recompute else transformer.dtype)
     try:
         yield
     finally:
-        _enable(updates, enabled=True)
+        for update in updates:
+            update.hold(None)
 
 
-def _enable(updates: Sequence[nn.Module], *, enabled: bool) -> None:
+@contextmanager
+def adapter_off(transformer: Transformer) -> Iterator[None]:
+    """Within this the model is the base model."""
+    updates = _updates(transformer)
     for update in updates:
-        assert isinstance(update, LowRankUpdate)
-        update.enabled = enabled
+        update.enabled = False
+    try:
+        yield
+    finally:
+        for update in updates:
+            update.enabled = True
+
+
+def _updates(transformer: Transformer) -> list[LowRankUpdate]:
+    updates = (update for layer in _layers(transformer) for update in layer.updates.values())
+    return [update for update in updates if isinstance(update, LowRankUpdate)]
 
 
 def _layers(transformer: Transformer) -> Iterator[Layer]:

@@ -105,13 +105,14 @@ def _choose(
     if memory_kv_U2LKSD is None:
         return None
     kept = memory_kv_U2LKSD.shape[4]
-    index_BCM = torch.zeros(len(contexts), num_chunks, plan.memories_per_chunk, dtype=torch.long)
-    num_kept_BCM = torch.zeros_like(index_BCM)
-    for item, context in enumerate(contexts):
-        for chunk, chosen in enumerate(context.chunk_references or ()):
-            for place, reference in enumerate(chosen):
-                index_BCM[item, chunk, place] = reference
-                num_kept_BCM[item, chunk, place] = min(kept, reference_lengths[reference])
+    # As lists first: a tensor is slow to fill one element at a time.
+    num_places, absent = plan.memories_per_chunk, (0, 0)
+    chosen = []
+    for context in contexts:
+        rows = [[(one, min(kept, reference_lengths[one])) for one in row] for row in context.chunk_references or ()]
+        rows += [[]] * (num_chunks - len(rows))
+        chosen.append([row + [absent] * (num_places - len(row)) for row in rows])
+    index_BCM, num_kept_BCM = torch.tensor(chosen).unbind(dim=-1)
     bias_BCN = row_bias(num_kept_BCM, kept, memory_kv_U2LKSD)
     return CollatedMemories(memory_kv_U2LKSD, index_BCM.to(memory_kv_U2LKSD.device), bias_BCN)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.plan import MemoryPlan
 from model.prefix import PrefixState, prefix_with_gradient
 from model.training.batch import Batch, Context
-from model.training.lora import adapter_off
+from model.training.lora import adapter_off, factors_held
 from model.training.losses import losses_of_hidden
 from model.training.memory_pass import scored_hidden, write_memories
 from model.transformer import Transformer
@@ -39,6 +39,10 @@ class TrainingStep(nn.Module):
 
         A context's loss is the weighted mean over its scored tokens: a short answer counts as much as a long text.
         """
+        with factors_held(self.transformer):
+            return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         transformer, contexts = self.transformer, batch.contexts
         plan = replace(self._plan, tokens_per_memory=batch.tokens_per_memory)
         prefix = prefix_with_gradient(transformer, self._prefix_tokens)

@@ -60,6 +60,7 @@ def _item(asked: Question, texts: list[str], draw: Draw, references: int, *, cho
         gold=(gold,),
         wrong_references=distractors(draw, texts, references, unlike=given, without=(asked.answer,)),
         accepted=(asked.answer,),
+        question=asked.question,
         choices=_choices(draw, asked) if choice else (),
     )
 

@@ -34,6 +34,8 @@ class Item:
     """The references of another item; as many."""
     accepted: tuple[str, ...]
     """A generated text that contains one of these, upper or lower case, counts as containing the answer."""
+    question: str = ""
+    """What is asked, without the form the prompt gives it; "" where that is all, or nothing is asked."""
     choices: tuple[str, ...] = ()
     """Alternatives to choose from by likelihood, each like `answer`, which is one of them; () for a free answer."""
 

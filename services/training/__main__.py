@@ -18,6 +18,7 @@ from services.training.config import ConfigError, TrainingConfig, TrainingSettin
 from services.training.core import DivergedError, Rhythm, Trainer
 from services.training.curves import Curves, plot_curves
 from services.training.data import Texts
+from services.training.prefetch import Prefetched
 from services.training.progress import Progress, duration
 from services.training.run_folder import RunFolder, RunFolderError, has_run, open_folder
 
@@ -88,6 +89,7 @@ def _run(
         assembled.tokenizer.encode_special(assembled.plan.prefix),
         teacher_is_base=config.losses.teacher == "base",
     )
+    source = texts.source(assembled)
     rhythm = Rhythm(
         steps=config.steps,
         stop_after=3 if dry_run else min(stop_after or config.steps, config.steps),
@@ -97,7 +99,7 @@ def _run(
     trainer = Trainer(
         module,
         config.optimizer,
-        texts.source(assembled),
+        Prefetched(source, settings.loaders) if settings.loaders else source,
         rhythm=rhythm,
         autocast=config.method == "full" and config.precision == "bfloat16",
         rank=rank,

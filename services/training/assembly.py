@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from model.adapter import AdapterConfig, base_digest, check_base, read_factors, save_adapter
+from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, save_transformer
 from model.directory import locate_adapter, locate_model
 from model.plan import MemoryPlan
@@ -31,6 +32,8 @@ class Assembled:
 
     transformer: Transformer
     tokenizer: Tokenizer
+    template: ChatTemplate | None
+    """None where nothing is asked as in a chat."""
     plan: MemoryPlan
     tokens_per_memory: tuple[int, ...]
     """To draw from."""
@@ -64,6 +67,7 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
             f"{model_config.num_layers - 1}"
         )
     tokenizer = Tokenizer.load(directory)
+    template = ChatTemplate.load(directory, tokenizer) if config.chat else None
     # A frozen base may be held in bfloat16; weights that are trained stay float32 and are rounded when used.
     dtype = _DTYPES[config.precision] if config.method == "lora" else torch.float32
     if config.from_scratch:
@@ -73,10 +77,11 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
     transformer.recompute = config.recompute
     if config.method == "lora":
         export = _adapter_export(config, transformer, plan, directory.name)
-        return Assembled(transformer, tokenizer, plan, choices, export, "adapter")
+        return Assembled(transformer, tokenizer, template, plan, choices, export, "adapter")
     for parameter in transformer.parameters():
         parameter.requires_grad_(True)
-    return Assembled(transformer, tokenizer, plan, choices, _model_export(transformer, plan, directory), "model")
+    export = _model_export(transformer, plan, directory)
+    return Assembled(transformer, tokenizer, template, plan, choices, export, "model")
 
 
 def _adapter_export(

@@ -15,8 +15,6 @@ from model.directory import NONE
 from model.training.lora import TARGETS
 
 PRESETS = Path(__file__).parent / "presets"
-TEXT_SOURCE = "text"
-"""Name of the source of running text; every other name is a question set."""
 
 
 class TrainingSettings(BaseSettings):
@@ -29,6 +27,7 @@ class TrainingSettings(BaseSettings):
     )
     device: str = Field("auto", description='Torch device; "auto" takes cuda where there is one, else cpu.')
     torch_threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's default.")
+    loaders: int = Field(0, ge=0, description="Processes that build the next steps meanwhile; worth it beside a GPU.")
 
 
 class Section(BaseModel):
@@ -68,9 +67,16 @@ class OptimizerOptions(Section):
 class Source(Section):
     """Where items come from."""
 
-    name: str = Field(description='A question set (`python -m services.datasets`), or "text": running text.')
+    name: str = Field(
+        description='A question set (`python -m services.datasets`); "text": running text to go on with; "recall": '
+        "sentences of it to say again."
+    )
     share: float = Field(gt=0, description="Of the items of a step, beside the other sources' shares.")
     items: int = Field(default=4000, ge=1, description="Items to draw from; drawn anew for each place of a step.")
+    folder: Path | None = Field(
+        default=None,
+        description="Of text and recall: long documents (.txt, UTF-8), in place of the sets' own short texts.",
+    )
 
 
 class Modes(Section):
@@ -153,6 +159,9 @@ class TrainingConfig(Section):
     batch: BatchOptions = Field(default_factory=BatchOptions)
     adapter: AdapterOptions = Field(default_factory=AdapterOptions)
     optimizer: OptimizerOptions = Field(default_factory=OptimizerOptions)
+    chat: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the questions that are asked through the model's chat template."
+    )
     sources: tuple[Source, ...] = ()
     sequences: SequenceOptions | None = None
     modes: Modes = Field(default_factory=Modes)

@@ -37,7 +37,7 @@ class Texts:
         config = self._config
         if config.sequences is not None:
             return self._sequences(model, "train", config.sequences.documents)
-        builder = ExampleBuilder(model.tokenizer, model.plan, config.losses)
+        builder = ExampleBuilder(model.tokenizer, model.plan, config.losses, model.template)
         return MixedSource(config, builder, self._pools, model.tokens_per_memory)
 
     def measure(self, model: Assembled, step_module: TrainingStep) -> Measure | None:

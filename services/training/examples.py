@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from model.chat import ChatTemplate, Message
 from model.context import ContextOpening, references_as_text
 from model.plan import MemoryPlan
 from model.tokenizer import Tokenizer
@@ -16,6 +18,8 @@ from services.training.config import Losses
 
 Mode = Literal["memory", "wrong", "rag", "none"]
 MODES: tuple[Mode, ...] = ("memory", "wrong", "rag", "none")
+
+_ANSWER_MARK = re.compile(r"^\s*(?:Answer:|A:)?\s*")
 
 
 @dataclass(frozen=True)
@@ -27,28 +31,47 @@ class Example:
     references: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """An item's prompt and answer in one form."""
+
+    prompt: str
+    answer: str
+    is_message: bool
+
+
 class ExampleBuilder:
     """Builds examples for one model and plan."""
 
-    def __init__(self, tokenizer: Tokenizer, plan: MemoryPlan, losses: Losses | None = None) -> None:
-        """`losses` None: no teacher, as for measuring."""
-        self._tokenizer, self._plan, self._losses = tokenizer, plan, losses
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        plan: MemoryPlan,
+        losses: Losses | None = None,
+        template: ChatTemplate | None = None,
+    ) -> None:
+        """`losses` None: no teacher, as for measuring. `template` None: nothing is asked as in a chat."""
+        self._tokenizer, self._plan, self._losses, self._template = tokenizer, plan, losses, template
         self._opening = ContextOpening(tokenizer, plan)
 
-    def build(self, item: Item, mode: Mode) -> Example:
-        """The item's context in a mode. References longer than the plan allows are cut."""
-        answer = tuple(self._tokenizer.encode(item.answer))
-        none = self._plain((), item.prompt, answer)
+    def build(self, item: Item, mode: Mode, in_chat: bool = False) -> Example:
+        """The item's context in a mode. References longer than the plan allows are cut.
+
+        `in_chat`: a question is a user's message and its answer the assistant's, where the item says what is asked.
+        """
+        asked = self._asked(item, in_chat=in_chat)
+        answer = tuple(self._tokenizer.encode(asked.answer))
+        none = self._plain((), asked, answer)
         if mode in ("rag", "none"):
-            tokens = none if mode == "none" else self._plain(item.references, item.prompt, answer)
+            tokens = none if mode == "none" else self._plain(item.references, asked, answer)
             return Example(mode, self._context(mode, tokens, None, tokens, len(answer)), ())
         texts = item.references if mode == "memory" else item.wrong_references
         limit = self._plan.max_reference_tokens
         encoded = (tuple(self._tokenizer.encode(text))[:limit] for text in texts[: self._plan.memories_per_chunk])
         references = tuple(tokens for tokens in encoded if tokens)
-        tokens = (*self._opening.tokens(reads_memories=True), *self._tokenizer.encode(item.prompt), *answer)
+        tokens = (*self._opening.tokens(reads_memories=True), *self._prompt(asked, ()), *answer)
         chunks = -(-len(tokens) // self._plan.query_chunk_tokens)
-        teacher = self._plain(self._taught(item), item.prompt, answer) if mode == "memory" else none
+        teacher = self._plain(self._taught(item), asked, answer) if mode == "memory" else none
         reads = (tuple(range(len(references))),) * chunks
         return Example(mode, self._context(mode, tokens, reads, teacher, len(answer)), references)
 
@@ -57,9 +80,23 @@ class ExampleBuilder:
         gold_alone = self._losses is not None and self._losses.teacher_reads == "gold" and item.gold
         return [item.references[place] for place in item.gold] if gold_alone else item.references
 
-    def _plain(self, references: Sequence[str], prompt: str, answer: tuple[int, ...]) -> tuple[int, ...]:
-        text = references_as_text(references) + prompt
-        return (*self._opening.tokens(reads_memories=False), *self._tokenizer.encode(text), *answer)
+    def _asked(self, item: Item, *, in_chat: bool) -> _Asked:
+        """What a prompt says after the question is how its answer begins."""
+        if not in_chat or self._template is None or not item.question or item.question not in item.prompt:
+            return _Asked(item.prompt, item.answer, is_message=False)
+        after = item.prompt.partition(item.question)[2]
+        answer = _ANSWER_MARK.sub("", after) + item.answer
+        return _Asked(item.question, answer.strip(), is_message=True)
+
+    def _plain(self, references: Sequence[str], asked: _Asked, answer: tuple[int, ...]) -> tuple[int, ...]:
+        return (*self._opening.tokens(reads_memories=False), *self._prompt(asked, references), *answer)
+
+    def _prompt(self, asked: _Asked, references: Sequence[str]) -> Sequence[int]:
+        text = references_as_text(references) + asked.prompt
+        if asked.is_message:
+            assert self._template is not None
+            return self._template.render([Message("user", text)]).tokens
+        return self._tokenizer.encode(text)
 
     def _context(
         self,

@@ -13,7 +13,7 @@ from services.training.core import mean_nll
 from services.training.examples import MODES, ExampleBuilder, batch_of
 from services.training.sequences import SequenceSource
 
-_ITEMS_AT_ONCE = 4
+_ITEMS_AT_ONCE = 16
 
 
 class HeldOut:

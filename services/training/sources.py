@@ -12,8 +12,9 @@ from dataclasses import replace
 from model.training.batch import Batch
 from services.datasets import registry
 from services.datasets.item import DatasetError, Item
-from services.training.config import TEXT_SOURCE, Source, TrainingConfig
+from services.training.config import Source, TrainingConfig
 from services.training.examples import MODES, ExampleBuilder, Mode, batch_of, draw_mode
+from services.training.text_items import CONTINUE, RECALL, long_text_items, read_folder, recall_items, text_items
 
 
 class MixedSource:
@@ -42,36 +43,41 @@ class MixedSource:
         pieces = []
         for piece in range(config.batch.accumulation):
             start = (piece * world + rank) * size
-            examples = [self._builder.build(item, mode) for item, mode in chosen[start : start + size]]
+            examples = [self._builder.build(*one) for one in chosen[start : start + size]]
             pieces.append(batch_of(examples, tokens_per_memory))
         return pieces
 
-    def _draw(self, draw: random.Random) -> list[tuple[Item, Mode]]:
-        """The items of one pool, of one source and kind."""
+    def _draw(self, draw: random.Random) -> list[tuple[Item, Mode, bool]]:
+        """The items of one pool, of one source and kind: what each reads, and whether it is asked as in a chat."""
         config = self._config
         source = draw.choices(range(len(self._pools)), weights=[source.share for source in config.sources])[0]
         first = draw.choice(self._pools[source])
         items = [first]
         if config.batch.pool > 1:
             kin = self._by_kind[source][first.kind]
-            items = share_references(draw.choices(kin, k=config.batch.pool), config.batch.references, draw)
+            items = draw.sample(kin, size) if (size := config.batch.pool) <= len(kin) else draw.choices(kin, k=size)
+            items = share_references(items, config.batch.references, draw)
         drawn = []
         for item in items:
             shares: dict[Mode, float] = {mode: getattr(config.modes, mode) for mode in MODES}
             if not item.wrong_references:
                 shares["wrong"] = 0.0
-            drawn.append((item, draw_mode(draw, shares)))
+            drawn.append((item, draw_mode(draw, shares), draw.random() < config.chat))
         return drawn
 
 
 def share_references(items: Sequence[Item], references: int, draw: random.Random) -> list[Item]:
     """The same items, each with its own gold references among the others' as distractors: `references` at most.
 
-    Its wrong references are the others'. A reference that holds an item's answer is no distractor for it.
+    Its wrong references are the others'. A reference that holds an item's answer is no distractor for it. An item that
+    has no distractors (neighbours of one text) stays as it is.
     """
     golds = list(dict.fromkeys(item.references[place] for item in items for place in item.gold))
     shared = []
     for item in items:
+        if len(item.gold) == len(item.references) == references > 1:
+            shared.append(item)
+            continue
         own = [item.references[place] for place in item.gold][:references]
         answers = [answer.casefold() for answer in item.accepted]
         others = [text for text in golds if text not in own and not any(a in text.casefold() for a in answers)]
@@ -84,49 +90,11 @@ def share_references(items: Sequence[Item], references: int, draw: random.Random
 
 def load_pool(source: Source, *, seed: int, references: int) -> list[Item]:
     """The training items of a source. Raises DatasetError."""
-    if source.name == TEXT_SOURCE:
-        return text_items(source.items, seed=seed, references=references)
     if source.name in registry.MEASURED_ONLY:
         raise DatasetError(f"the set {source.name} may be measured with, not trained on: name another source")
-    return registry.load(source.name, split="train", items=source.items, seed=seed, references=references)
-
-
-def text_items(count: int, *, seed: int, references: int) -> list[Item]:
-    """Chunks of running text to go on with, their neighbours as references, filled up with chunks of other texts."""
-    documents = registry.text_chunks("train", seed)
-    draw = random.Random(f"memory3 text {seed}")
-    long = [number for number, pieces in enumerate(documents) if len(pieces) > 1]
-    places = [(number, place) for number in long for place in range(len(documents[number]))]
-    if count > len(places):
-        raise DatasetError(f"{count} items of running text asked; there are {len(places)}: ask for at most so many")
-    return [_text_item(documents, draw, number, place, references) for number, place in draw.sample(places, count)]
-
-
-def _text_item(
-    documents: Sequence[Sequence[str]], draw: random.Random, number: int, place: int, references: int
-) -> Item:
-    pieces = documents[number]
-    near = sorted((index for index in range(len(pieces)) if index != place), key=lambda index: abs(index - place))
-    chosen = [pieces[index] for index in near[:references]]
-    gold = list(chosen)
-    while len(chosen) < references:
-        chosen.append(_other(documents, draw, number))
-    draw.shuffle(chosen)
-    words = pieces[place].split(" ")
-    opening = max(1, len(words) // 8)
-    return Item(
-        item_id=f"text-{number}-{place}",
-        kind=TEXT_SOURCE,
-        prompt=" ".join(words[:opening]),
-        answer="".join(f" {word}" for word in words[opening:]) or " ",
-        references=tuple(chosen),
-        gold=tuple(index for index, text in enumerate(chosen) if text in gold),
-        wrong_references=tuple(_other(documents, draw, number) for _ in range(references)),
-        accepted=(),
-    )
-
-
-def _other(documents: Sequence[Sequence[str]], draw: random.Random, number: int) -> str:
-    """A chunk of another document."""
-    other = draw.randrange(len(documents) - 1)
-    return draw.choice(documents[other + (other >= number)])
+    if source.name not in (CONTINUE, RECALL):
+        return registry.load(source.name, split="train", items=source.items, seed=seed, references=references)
+    documents = registry.text_chunks("train", seed) if source.folder is None else read_folder(source.folder)
+    to_go_on = text_items if source.folder is None else long_text_items
+    make = recall_items if source.name == RECALL else to_go_on
+    return make(documents, source.items, seed=seed, references=references)

@@ -64,6 +64,7 @@ def _item(split: Split, draw: Draw, index: int, references: int) -> Item:
         gold=(asked.gold,),
         wrong_references=wrong.references,
         accepted=(answer,),
+        question=words["question"],
     )
 
 
