@@ -25,6 +25,10 @@ from torch.nn import functional
 from model.config import ModelConfig
 from model.packing import PackedLayout
 
+# cuDNN's attention makes a plan for every shape it meets, and here nearly every batch has another: with it a training
+# step on an H200 took twice as long.
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 
 def grouped_attention(q_BKJD: Tensor, k_BKED: Tensor, v_BKED: Tensor, bias_B1JE: Tensor) -> Tensor:
     """`y_BKJD`: the queries of one KV head's group lie side by side in J, so keys and values are never repeated."""
