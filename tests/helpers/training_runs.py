@@ -66,17 +66,17 @@ def command(config: Path, out: Path, *more: str, processes: int = 1) -> list[str
     return [sys.executable, *start, "--config", str(config), "--out", str(out), *more]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """One thread for torch, so that two processes do not fight for the cores."""
+def start(arguments: list[str], **more: str) -> subprocess.Popen[str]:
+    """One thread for torch, so that two processes do not fight for the cores. `more`: of the environment."""
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
     return subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment | more
     )
 
 
-def run(arguments: list[str]) -> str:
+def run(arguments: list[str], **more: str) -> str:
     """Start and wait; what it printed. Fails unless it ends well."""
-    process = start(arguments)
+    process = start(arguments, **more)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     return output

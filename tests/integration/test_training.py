@@ -70,6 +70,11 @@ def test_stopped_early_it_goes_on_too(finished: Path, tmp_path: Path) -> None:
     assert curves(tmp_path / "stopped") == curves(finished / "whole")
 
 
+def test_batches_built_by_other_processes_are_the_same(finished: Path, tmp_path: Path) -> None:
+    run(command(finished / "config.toml", tmp_path / "ahead"), MEMORY3_TRAINING_LOADERS="2")
+    assert curves(tmp_path / "ahead") == curves(finished / "whole")
+
+
 @pytest.mark.slow  # two processes that import torch, and their rendezvous
 def test_two_processes_with_accumulation_equal_one(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(finished / "model")
