@@ -61,6 +61,7 @@ RUNS = (
     Run("fiction", "fiction", 96, FIVE, _tokens(8)),
     Run("halueval", "halueval", 96, FIVE, _tokens(8)),
     Run("continuation", "continuation", 24, FOUR, _tokens(8)),
+    Run("continuation-96", "continuation", 96, FOUR, _tokens(8)),
     Run("fiction-16", "fiction", 96, FOUR, _tokens(16)),
     Run("halueval-16", "halueval", 96, FOUR, _tokens(16)),
     Run("fiction-bf16", "fiction", 96, "none,memory", ("--codec", "bf16", "--no-generate")),
@@ -82,19 +83,14 @@ RUNS = (
 
 
 _COST_MODES = ("none", "rag")
-_COST_OPTIONS = ("--no-generate",)
-
-
-def _cost(ending: str, name: str, *options: str) -> Run:
-    return Run(f"cost-{name}{ending}", name, 96, ",".join(_COST_MODES), (*options, *_COST_OPTIONS))
-
-
 COSTS = {
-    "fiction": (_cost("-untrained", "fiction", *UNTRAINED), RUNS[0]),
-    "halueval": (_cost("-untrained", "halueval", *UNTRAINED), RUNS[1]),
-    "continuation": (_cost("-untrained", "continuation", *UNTRAINED), _cost("", "continuation")),
+    run.set: (
+        Run(f"cost-{run.set}-untrained", run.set, 96, ",".join(_COST_MODES), (*UNTRAINED, "--no-generate")),
+        run,
+    )
+    for run in (RUNS[0], RUNS[1], RUNS[3])
 }
-"""Set -> a run without the adapter and one with it, of the same items."""
+"""Set -> a run without the adapter and one with it, of the same 96 items."""
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model.codec.codebook import CODEBOOK_FILE
 from model.directory import AUTO, NONE
 from services.common.config import load as load_settings
-from services.datasets import wikipedia
+from services.datasets import registry, wikipedia
 from services.datasets.draw import Draw
 from services.datasets.item import DatasetError
 from services.datasets.lengths import chunks
@@ -25,11 +26,18 @@ from services.quantisation.core import QuantisationError, Request, Trained, trai
 from services.quantisation.measured_model import MeasuredModel
 
 
-def reference_texts(seed: int) -> Iterator[str]:
-    """First references of Wikipedia leads of the training split, in an order drawn by seed. Raises DatasetError."""
+def reference_texts(seed: int, facts: int) -> Iterator[str]:
+    """References of the training split in turn: the first of a Wikipedia lead, an invented fact (`facts` of them).
+
+    Both drawn by seed. Names that no text has are what coarse codes lose first: a codebook must have seen some. Raises
+    DatasetError.
+    """
     leads = [document for document in wikipedia.leads() if wikipedia.split_of_lead(document) == "train"]
+    invented = iter(registry.load("fiction", split="train", items=facts, seed=seed))
     for document in Draw("codebook", "train", seed).shuffled(leads):
         yield from chunks(document.text)[:1]
+        for item in itertools.islice(invented, 1):
+            yield from (item.references[place] for place in item.gold)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,10 +50,10 @@ def reference_texts(seed: int) -> Iterator[str]:
     help="Bytes of one key or value vector, mean over layers and heads.",
 )
 @click.option(
-    "--references", type=click.IntRange(min=1), default=192, show_default=True, help="References to learn from."
+    "--references", type=click.IntRange(min=1), default=384, show_default=True, help="References to learn from."
 )
 @click.option(
-    "--recited", type=click.IntRange(min=1), default=128, show_default=True, help="Of these, how many are recited."
+    "--recited", type=click.IntRange(min=1), default=256, show_default=True, help="Of these, how many are recited."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the references.")
 @click.option("--model", help="A model directory, or `package`.")
@@ -116,7 +124,7 @@ def _train(
         task = bar.add_task("references", total=None)
         return train_codebook(
             measured_model,
-            reference_texts(request.seed),
+            reference_texts(request.seed, request.num_references),
             request,
             lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from model.checkpoint import read_config, weights_digest
 from model.codec.codebook import Codebook, CodebookError, CodebookOrigin
 from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.quantisation.sensitivity import Sensitivity
+from services.datasets import registry, wikipedia
 from services.quantisation import __main__ as command
 from services.quantisation.core import QuantisationError, Request, train_codebook
 from services.quantisation.ports import Progress
@@ -68,7 +70,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     plan = tmp_path / "plan.json"
     plan.write_text(tiny_plan(codec=("trellis",)).to_json())
 
-    def texts(seed: int) -> Iterator[str]:
+    def texts(seed: int, facts: int) -> Iterator[str]:
+        assert facts
         for number in range(20):
             yield f"Reference {number} of seed {seed} says {number * 7919}."
 
@@ -109,6 +112,14 @@ def test_the_command_says_in_one_line_what_is_wrong(tiny: tuple[Path, Path], tmp
         assert words in result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stdout == ""
+
+
+def test_texts_are_leads_and_invented_facts_in_turn() -> None:
+    facts = registry.load("fiction", split="train", items=3, seed=5)
+    texts = list(itertools.islice(command.reference_texts(5, 3), 9))
+    assert texts[1:6:2] == [item.references[item.gold[0]] for item in facts]
+    leads = {document.text[:20] for document in wikipedia.leads() if wikipedia.split_of_lead(document) == "train"}
+    assert all(text[:20] in leads for text in (*texts[:6:2], *texts[6:]))
 
 
 def test_help_teaches(tiny: tuple[Path, Path]) -> None:
