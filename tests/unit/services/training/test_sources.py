@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,13 @@ def test_a_reference_that_holds_the_answer_is_no_distractor_and_limits_hold() ->
 def test_a_set_of_texts_that_are_not_ours_to_train_on_is_refused() -> None:
     with pytest.raises(DatasetError, match="continuation may be measured with, not trained on"):
         load_pool(Source(name="continuation", share=1.0), seed=1, references=5)
+
+
+def test_neighbours_of_one_text_keep_their_references() -> None:
+    item = replace(_item(1, "Ada"), references=("before", "and before that"), gold=(0, 1))
+    assert share_references([item, _item(2, "Bo")], 2, random.Random(1))[0] == item
+
+
+def test_a_folder_of_a_question_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="only text and recall read one"):
+        load_pool(Source(name="fiction", share=1.0, folder=tmp_path), seed=1, references=5)
