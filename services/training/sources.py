@@ -95,8 +95,8 @@ def load_pool(source: Source, *, seed: int, references: int) -> list[Item]:
     if source.name not in (CONTINUE, RECALL):
         if source.folder is not None:
             raise DatasetError(
-                f"the set {source.name} has the folder {source.folder}; only {CONTINUE} and {RECALL} read one: leave it "
-                "out"
+                f"the set {source.name} has the folder {source.folder}; only {CONTINUE} and {RECALL} read one: "
+                "leave it out"
             )
         return registry.load(source.name, split="train", items=source.items, seed=seed, references=references)
     documents = registry.text_chunks("train", seed) if source.folder is None else read_folder(source.folder)
