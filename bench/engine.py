@@ -36,7 +36,7 @@ from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
 from model.presets import model_config, model_config_names, plan_made_for
 from model.runner import ModelRunner
-from model.transformer import Transformer
+from model.training.initial import initial_transformer
 
 ARMS = ("none", "rag", "memory")
 TITLES = ("sequences", "mode", "first token ms", "tokens/s", "whole ms")
@@ -71,18 +71,6 @@ class _NoText:
 
     def flush(self) -> str:
         return ""
-
-
-@torch.no_grad()
-def random_transformer(config: ModelConfig, dtype: torch.dtype, device: str) -> Transformer:
-    """Weights drawn on the device."""
-    transformer = Transformer(config, dtype, device)
-    for name, parameter in transformer.named_parameters():
-        if "norm" in name:
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(0, 0.02)
-    return transformer
 
 
 class Bench:
@@ -140,7 +128,7 @@ class Bench:
 
 def prepare(config: ModelConfig, plan: MemoryPlan, options: argparse.Namespace) -> Bench:
     """A model on the device and the memories of random references."""
-    transformer = random_transformer(config, DTYPES[options.dtype], options.device)
+    transformer = initial_transformer(config, 0, options.device, DTYPES[options.dtype])
     longest = plan.memories_per_chunk * plan.max_reference_tokens + options.prompt + options.output
     runner = ModelRunner(
         transformer,

@@ -88,7 +88,8 @@ COSTS = {
         Run(f"cost-{run.set}-untrained", run.set, 96, ",".join(_COST_MODES), (*UNTRAINED, "--no-generate")),
         run,
     )
-    for run in (RUNS[0], RUNS[1], RUNS[3])
+    for run in RUNS
+    if run.name in {"fiction", "halueval", "continuation-96"}
 }
 """Set -> a run without the adapter and one with it, of the same 96 items."""
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 from model.config import ModelConfig
 from model.packing import PackedLayout
 
-# cuDNN's attention makes a plan for every shape it meets, and here nearly every batch has another: with it a training
-# step on an H200 took twice as long.
+# cuDNN's attention makes a plan for every shape it meets, which takes the processor longer than the GPU's work here:
+# nearly every batch has another shape.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 

@@ -12,12 +12,14 @@ _STD = 0.02
 
 
 @torch.no_grad()
-def initial_transformer(config: ModelConfig, seed: int, device: str | torch.device = "cpu") -> Transformer:
+def initial_transformer(
+    config: ModelConfig, seed: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
     """Normal with deviation 0.02, what is added to the residual stream smaller by sqrt(2 x layers); norms are one.
 
     The paper does not say; these are the values of GPT-2.
     """
-    transformer = Transformer(config, torch.float32, device)
+    transformer = Transformer(config, dtype, device)
     generator = torch.Generator().manual_seed(seed)
     for name, view in weight_views(transformer).items():
         if "norm" in name:
