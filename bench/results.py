@@ -2,6 +2,7 @@
 
     python -m bench.results                  # runs what docs/results/ lacks, then writes the page
     python -m bench.results --again fiction  # measures these once more
+    python -m bench.results --jobs 8         # eight at once, on a large machine
 
 Each run is one call of `memory3 eval`, so every figure of the page can be had alone by the command beside it.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,38 +60,38 @@ def _tokens(kept: int) -> tuple[str, ...]:
 
 
 RUNS = (
-    Run("fiction", "fiction", 96, FIVE, _tokens(8)),
-    Run("halueval", "halueval", 96, FIVE, _tokens(8)),
-    Run("continuation", "continuation", 24, FOUR, _tokens(8)),
-    Run("continuation-96", "continuation", 96, FOUR, _tokens(8)),
-    Run("fiction-16", "fiction", 96, FOUR, _tokens(16)),
-    Run("halueval-16", "halueval", 96, FOUR, _tokens(16)),
+    Run("fiction", "fiction", 192, FIVE, _tokens(8)),
+    Run("halueval", "halueval", 192, FIVE, _tokens(8)),
+    Run("continuation", "continuation", 96, FOUR, _tokens(8)),
+    Run("fiction-16", "fiction", 192, FOUR, _tokens(16)),
+    Run("halueval-16", "halueval", 192, FOUR, _tokens(16)),
+    Run("continuation-16", "continuation", 96, FOUR, _tokens(16)),
     Run("fiction-bf16", "fiction", 96, "none,memory", ("--codec", "bf16", "--no-generate")),
     Run("fiction-trellis", "fiction", 96, "none,memory", ("--codec", "trellis", "--no-generate")),
-    Run("fiction-untrained-8", "fiction", 96, FOUR, (*UNTRAINED, *_tokens(8))),
-    Run("halueval-untrained-8", "halueval", 96, FOUR, (*UNTRAINED, *_tokens(8))),
-    Run("continuation-untrained-8", "continuation", 24, FOUR, (*UNTRAINED, *_tokens(8))),
-    Run("continuation-16", "continuation", 24, FOUR, _tokens(16)),
-    Run("fiction-untrained-16", "fiction", 96, FOUR, (*UNTRAINED, *_tokens(16))),
-    Run("halueval-untrained-16", "halueval", 96, FOUR, (*UNTRAINED, *_tokens(16))),
-    Run("continuation-untrained-16", "continuation", 24, FOUR, (*UNTRAINED, *_tokens(16))),
-    Run("fiction-all-modes", "fiction", 48, ALL),
-    Run("halueval-all-modes", "halueval", 48, ALL),
-    Run("halueval-choice", "halueval-choice", 48, FOUR, ("--no-generate",)),
-    Run("phenotypes", "phenotypes", 32, FOUR, ("--no-generate",)),
+    Run("fiction-untrained-8", "fiction", 192, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("halueval-untrained-8", "halueval", 192, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("continuation-untrained-8", "continuation", 96, FOUR, (*UNTRAINED, *_tokens(8))),
+    Run("fiction-untrained-16", "fiction", 192, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("halueval-untrained-16", "halueval", 192, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("continuation-untrained-16", "continuation", 96, FOUR, (*UNTRAINED, *_tokens(16))),
+    Run("fiction-all-modes", "fiction", 96, ALL),
+    Run("halueval-all-modes", "halueval", 96, ALL),
+    Run("halueval-choice", "halueval-choice", 96, FIVE, ("--no-generate",)),
+    Run("phenotypes", "phenotypes", 96, FOUR, ("--no-generate",)),
     Run("licences", "licences", 64, FOUR, ("--no-generate", "--retrieval", "start")),
     Run("wikipedia", "wikipedia", 48, FOUR, ("--retrieval", "start")),
+    Run("wikipedia-near", "wikipedia-near", 192, FIVE),
 )
 
 
 _COST_MODES = ("none", "rag")
 COSTS = {
     run.set: (
-        Run(f"cost-{run.set}-untrained", run.set, 96, ",".join(_COST_MODES), (*UNTRAINED, "--no-generate")),
+        Run(f"cost-{run.set}-untrained", run.set, run.items, ",".join(_COST_MODES), (*UNTRAINED, "--no-generate")),
         run,
     )
     for run in RUNS
-    if run.name in {"fiction", "halueval", "continuation-96"}
+    if run.name in {"fiction", "halueval", "continuation"}
 }
 """Set -> a run without the adapter and one with it, of the same 96 items."""
 
@@ -99,20 +101,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", nargs="*", default=[], metavar="NAME", help="measure these though they are there")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="measure no others")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once (%(default)s)")
     given = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     runs = dict.fromkeys((*RUNS, *(run for pair in COSTS.values() for run in pair)))
-    for number, run in enumerate(runs, 1):
-        file = FOLDER / f"{run.name}.json"
-        if (file.exists() and run.name not in given.again) or (given.only and run.name not in given.only):
-            continue
-        print(f"[{number}/{len(runs)}] memory3 {' '.join(run.command)}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "memory3.cli", *run.command, "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        file.write_text(json.dumps(json.loads(done.stdout), indent=1) + "\n", encoding="utf-8")
-    reports = {run.name: json.loads(path.read_text()) for run in runs if (path := FOLDER / f"{run.name}.json").exists()}
+    wanted = [
+        run
+        for run in runs
+        if (run.name in given.again or not _file(run).exists()) and (not given.only or run.name in given.only)
+    ]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        # A list, so that what a run raised is raised here.
+        list(pool.map(_measure, wanted))
+    reports = {run.name: json.loads(_file(run).read_text()) for run in runs if _file(run).exists()}
     PAGE.write_text(_page(reports), encoding="utf-8")
     print(f"wrote {PAGE}", file=sys.stderr)
+
+
+def _file(run: Run) -> Path:
+    return FOLDER / f"{run.name}.json"
+
+
+def _measure(run: Run) -> None:
+    print(f"memory3 {' '.join(run.command)}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "memory3.cli", *run.command, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    _file(run).write_text(json.dumps(json.loads(done.stdout), indent=1) + "\n", encoding="utf-8")
 
 
 def _page(reports: dict[str, dict[str, Any]]) -> str:

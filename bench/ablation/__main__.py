@@ -82,15 +82,16 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     chosen = _chosen("axis", arguments.axes, tuple(TITLES))
     sets = {name: _items(name, arguments) for name in _chosen("set", arguments.sets, names())}
     checkpoint = _checkpoint(arguments)
-    plan, config = checkpoint.checked.plan, checkpoint.checked.config
+    checked = checkpoint.checked
+    plan, config = checked.plan, checked.config
     subject = Subject(
-        name="untrained" if checkpoint.checked.adapter is None else f"adapter {checkpoint.checked.adapter.name}",
+        name="untrained" if checked.adapter is None else f"adapter {checked.adapter.name}",
         weights=checkpoint.fingerprint,
         plan=plan.to_json(),
         num_layers=config.num_layers,
         items=arguments.items,
         seed=arguments.seed,
-        heading=f"{heading()} · {checkpoint.checked.directory.name}, {arguments.dtype}",
+        heading=f"{heading()} · {checked.directory.name}, {arguments.dtype}, on {checked.machine}",
     )
     results.add(subject)
     values = [value for axis in chosen for value in axes(plan, config.num_layers)[axis]]

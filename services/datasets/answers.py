@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.datasets.item import BaseDocument
+from services.datasets.word_index import WordIndex, words_of
 
 _WORD = re.compile(r"\w+")
 _DIGIT = re.compile(r"\d")
@@ -39,11 +39,7 @@ class AnswerFinder:
 
     def __init__(self, documents: Sequence[BaseDocument]) -> None:
         self._documents = documents
-        self._words = [_words(f"{document.title} {document.text}") for document in documents]
-        self._holders: dict[str, set[int]] = {}
-        for place, words in enumerate(self._words):
-            for word in words:
-                self._holders.setdefault(word, set()).add(place)
+        self._index = WordIndex([f"{document.title} {document.text}" for document in documents])
         self._texts = [f" {_plain(document.text)} " for document in documents]
 
     def home(self, question: str, answers: Iterable[str]) -> Home | None:
@@ -51,11 +47,11 @@ class AnswerFinder:
         # What the question says itself is no answer to look for.
         said = f" {_plain(question)} "
         telling = [one for one in dict.fromkeys(answers) if _tells(one) and f" {_plain(one)} " not in said]
-        asked = sorted(word for word in _words(question) if word not in _COMMON and len(word) > 2)
-        weights = {word: self._weight(word) for word in asked}
+        asked = sorted(word for word in words_of(question) if word not in _COMMON and len(word) > 2)
+        weights = {word: self._index.weight(word) for word in asked}
         having = {answer: self._having(answer) for answer in telling}
         scores = {
-            place: sum(weight for word, weight in weights.items() if word in self._words[place])
+            place: sum(weight for word, weight in weights.items() if word in self._index.words[place])
             for place in sorted(set().union(*having.values()))
         }
         if not scores:
@@ -71,23 +67,15 @@ class AnswerFinder:
         written = _as_written(document.text, answer)
         return Home(document.document_id, written, tuple(dict.fromkeys([written, *telling])))
 
-    def _weight(self, word: str) -> int:
-        """How rare a word is; a whole number, so that sums are the same on every machine."""
-        return round(1000 * math.log((len(self._documents) + 1) / (len(self._holders.get(word, ())) + 1)))
-
     def _having(self, answer: str) -> frozenset[int]:
         """Places of the documents whose text has the answer's words in a row."""
         plain = _plain(answer)
-        sets = [self._holders.get(word) for word in plain.split()]
+        sets = [self._index.holders.get(word) for word in plain.split()]
         known = [holders for holders in sets if holders is not None]
         if not known or len(known) < len(sets):
             return frozenset()
         common = set.intersection(*known)
         return frozenset(place for place in common if f" {plain} " in self._texts[place])
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.casefold()))
 
 
 def _plain(text: str) -> str:

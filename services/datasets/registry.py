@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from services.datasets import continuation, halueval, licences, phenotypes, trivia, wikipedia
+from services.datasets import continuation, halueval, licences, near_leads, phenotypes, trivia, wikipedia
 from services.datasets.draw import Draw
 from services.datasets.fiction import generate as fiction
 from services.datasets.item import SPLITS, BaseDocument, DatasetError, Item, KnowledgeBase, Split
@@ -22,6 +22,7 @@ _SETS: dict[str, _Loader] = {
     "halueval": partial(halueval.load, choice=False),
     "halueval-choice": partial(halueval.load, choice=True),
     "wikipedia": partial(trivia.load, cache_dir=None),
+    "wikipedia-near": partial(near_leads.load, cache_dir=None),
     "continuation": continuation.load,
     "licences": licences.load,
     "phenotypes": phenotypes.load,
@@ -60,8 +61,8 @@ def load(
         raise DatasetError(f"{items} items asked; ask for at least 1")
     if references < 1:
         raise DatasetError(f"{references} references asked; ask for at least 1")
-    if name == "wikipedia":
-        loader = partial(trivia.load, cache_dir=cache_dir)
+    if isinstance(loader, partial) and "cache_dir" in loader.keywords:
+        loader = partial(loader, cache_dir=cache_dir)
     try:
         return loader(split, Draw(name, split, seed), items, references)
     except DatasetError as error:

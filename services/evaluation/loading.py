@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
-from services.common.processor import native_dtype
+from services.common.processor import cpu_model, native_dtype
 from services.datasets.item import Item
 from services.evaluation.config import EvaluationSettings
 from services.evaluation.measured_model import MeasuredModel
@@ -52,6 +53,13 @@ class Checked:
     codec: CodecChain
     dtype: str
     device: str
+
+    @property
+    def machine(self) -> str:
+        """What computes, for people."""
+        if torch.device(self.device).type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{cpu_model()}, {os.cpu_count()} cores"
 
 
 @dataclass(frozen=True)

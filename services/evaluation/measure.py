@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.common.processor import cpu_model
 from services.datasets.item import Item, Split
 from services.evaluation.config import EvaluationSettings
 from services.evaluation.core import Evaluation
@@ -63,7 +61,7 @@ def _header(
     plan = checked.plan
     return Header(
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}",
-        machine=f"{cpu_model()}, {os.cpu_count()} cores" if checked.device == "cpu" else checked.device,
+        machine=checked.machine,
         model=checked.config.name or checked.directory.name,
         adapter=checkpoint.adapter_digest,
         plan=plan.name,

@@ -77,6 +77,11 @@ class Source(Section):
         default=None,
         description="Of text and recall: long documents (.txt, UTF-8), in place of the sets' own short texts.",
     )
+    near: bool = Field(
+        default=False,
+        description="Items that share their references are those whose gold references are most alike, so "
+        "that memories of similar texts are told apart; false: any of one kind.",
+    )
 
 
 class Modes(Section):

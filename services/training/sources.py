@@ -7,28 +7,44 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from model.training.batch import Batch
 from services.datasets import registry
 from services.datasets.item import DatasetError, Item
+from services.datasets.word_index import WordIndex
 from services.training.config import Source, TrainingConfig
 from services.training.examples import MODES, ExampleBuilder, Mode, batch_of, draw_mode
 from services.training.text_items import CONTINUE, RECALL, long_text_items, read_folder, recall_items, text_items
+
+T = TypeVar("T")
+
+_NEAREST = 12
+"""Items so near to one are drawn to share its references."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The training items of a source."""
+
+    items: Sequence[Item]
+    near: Sequence[Sequence[int]] = ()
+    """For each item the places of those most like it; () where any of its kind will do."""
 
 
 class MixedSource:
     """Implements BatchSource over pools of items."""
 
     def __init__(
-        self, config: TrainingConfig, builder: ExampleBuilder, pools: Sequence[Sequence[Item]], tokens: Sequence[int]
+        self, config: TrainingConfig, builder: ExampleBuilder, pools: Sequence[Pool], tokens: Sequence[int]
     ) -> None:
-        """`pools`: items of each of `config.sources`. `tokens`: choices of tokens per memory."""
+        """`pools`: of each of `config.sources`. `tokens`: choices of tokens per memory."""
         self._config, self._builder, self._pools, self._tokens = config, builder, pools, tuple(tokens)
         self._by_kind: list[dict[str, list[Item]]] = []
         for pool in pools:
             kinds: dict[str, list[Item]] = {}
-            for item in pool:
+            for item in pool.items:
                 kinds.setdefault(item.kind, []).append(item)
             self._by_kind.append(kinds)
 
@@ -51,12 +67,11 @@ class MixedSource:
         """The items of one pool, of one source and kind: what each reads, and whether it is asked as in a chat."""
         config = self._config
         source = draw.choices(range(len(self._pools)), weights=[source.share for source in config.sources])[0]
-        first = draw.choice(self._pools[source])
-        items = [first]
+        pool = self._pools[source]
+        first = draw.randrange(len(pool.items))
+        items = [pool.items[first]]
         if config.batch.pool > 1:
-            kin = self._by_kind[source][first.kind]
-            items = draw.sample(kin, size) if (size := config.batch.pool) <= len(kin) else draw.choices(kin, k=size)
-            items = share_references(items, config.batch.references, draw)
+            items = share_references(self._together(source, first, draw), config.batch.references, draw)
         drawn = []
         for item in items:
             shares: dict[Mode, float] = {mode: getattr(config.modes, mode) for mode in MODES}
@@ -64,6 +79,18 @@ class MixedSource:
                 shares["wrong"] = 0.0
             drawn.append((item, draw_mode(draw, shares), draw.random() < config.chat))
         return drawn
+
+    def _together(self, source: int, first: int, draw: random.Random) -> list[Item]:
+        """As many items of one source as share their references."""
+        pool, size = self._pools[source], self._config.batch.pool
+        if not pool.near:
+            return _some(draw, self._by_kind[source][pool.items[first].kind], size)
+        return [pool.items[place] for place in (first, *_some(draw, pool.near[first], size - 1))]
+
+
+def _some(draw: random.Random, things: Sequence[T], count: int) -> list[T]:
+    """Different ones, if there are enough."""
+    return draw.sample(things, count) if count <= len(things) else draw.choices(things, k=count)
 
 
 def share_references(items: Sequence[Item], references: int, draw: random.Random) -> list[Item]:
@@ -88,8 +115,28 @@ def share_references(items: Sequence[Item], references: int, draw: random.Random
     return shared
 
 
-def load_pool(source: Source, *, seed: int, references: int) -> list[Item]:
+def load_pool(source: Source, *, seed: int, references: int) -> Pool:
     """The training items of a source. Raises DatasetError."""
+    items = _items(source, seed=seed, references=references)
+    return Pool(items, nearest_items(items)) if source.near else Pool(items)
+
+
+def nearest_items(items: Sequence[Item]) -> list[list[int]]:
+    """For each item the places of those whose gold references are most like its own but not the same, nearest first.
+
+    Where few are like it, those that follow it in the pool stand in.
+    """
+    golds = [" ".join(item.references[place] for place in item.gold) for item in items]
+    index = WordIndex(golds)
+    found = []
+    for place, gold in enumerate(golds):
+        near = [other for other in index.nearest(place, 4 * _NEAREST) if golds[other] != gold]
+        following = ((place + step) % len(items) for step in range(_NEAREST + 1))
+        found.append(list(dict.fromkeys((*near, *following)))[:_NEAREST])
+    return found
+
+
+def _items(source: Source, *, seed: int, references: int) -> list[Item]:
     if source.name in registry.MEASURED_ONLY:
         raise DatasetError(f"the set {source.name} may be measured with, not trained on: name another source")
     if source.name not in (CONTINUE, RECALL):

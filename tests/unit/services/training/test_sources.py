@@ -10,7 +10,7 @@ import pytest
 
 from services.datasets.item import DatasetError, Item
 from services.training.config import Source
-from services.training.sources import load_pool, share_references
+from services.training.sources import load_pool, nearest_items, share_references
 
 
 def _item(number: int, answer: str) -> Item:
@@ -58,3 +58,22 @@ def test_neighbours_of_one_text_keep_their_references() -> None:
 def test_a_folder_of_a_question_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="only text and recall read one"):
         load_pool(Source(name="fiction", share=1.0, folder=tmp_path), seed=1, references=5)
+
+
+def _said(number: int, text: str) -> Item:
+    return replace(_item(number, f"answer {number}"), references=("of no one", text), gold=(1,))
+
+
+def test_near_items_are_those_of_like_texts() -> None:
+    towns = [_said(number, f"{name} is a harbour town on the estuary.") for number, name in enumerate("ABCDEF")]
+    moths = [_said(10 + number, f"The {name} moth sheds its antennae at dusk.") for number, name in enumerate("GHIJKL")]
+    mixed = [item for pair in zip(towns, moths, strict=True) for item in pair]
+    for place, near in enumerate(nearest_items(mixed)):
+        assert [other % 2 for other in near[:5]] == [place % 2] * 5
+        assert place not in near[:5]
+
+
+def test_an_item_with_the_same_text_is_not_near_and_every_item_has_others() -> None:
+    same = [_said(number, "One and the same text.") for number in range(3)]
+    assert nearest_items([*same, _said(3, "One and another text.")])[0][0] == 3
+    assert all(near for near in nearest_items(same))

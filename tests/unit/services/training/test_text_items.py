@@ -68,4 +68,4 @@ def test_a_source_reads_its_folder(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(f"The {name} of the text is here and goes on.\n" * 200)
     source = Source(name="text", share=1.0, items=5, folder=tmp_path)
-    assert len(load_pool(source, seed=1, references=5)) == 5
+    assert len(load_pool(source, seed=1, references=5).items) == 5
