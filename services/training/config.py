@@ -77,6 +77,11 @@ class Source(Section):
         default=None,
         description="Of text and recall: long documents (.txt, UTF-8), in place of the sets' own short texts.",
     )
+    shared: bool = Field(
+        default=True,
+        description="Whether items drawn together share their references, where `batch.pool` says so; false: each "
+        "brings its own, for which a step writes more.",
+    )
     near: bool = Field(
         default=False,
         description="Items that share their references are those whose gold references are most alike, so "

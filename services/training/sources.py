@@ -71,7 +71,9 @@ class MixedSource:
         first = draw.randrange(len(pool.items))
         items = [pool.items[first]]
         if config.batch.pool > 1:
-            items = share_references(self._together(source, first, draw), config.batch.references, draw)
+            items = self._together(source, first, draw)
+            if config.sources[source].shared:
+                items = share_references(items, config.batch.references, draw)
         drawn = []
         for item in items:
             shares: dict[Mode, float] = {mode: getattr(config.modes, mode) for mode in MODES}

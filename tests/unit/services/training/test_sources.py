@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.datasets.item import DatasetError, Item
-from services.training.config import Source
-from services.training.sources import load_pool, nearest_items, share_references
+from services.training import sources
+from services.training.config import BatchOptions, Source, TrainingConfig
+from services.training.sources import MixedSource, Pool, load_pool, nearest_items, share_references
 
 
 def _item(number: int, answer: str) -> Item:
@@ -77,3 +78,29 @@ def test_an_item_with_the_same_text_is_not_near_and_every_item_has_others() -> N
     same = [_said(number, "One and the same text.") for number in range(3)]
     assert nearest_items([*same, _said(3, "One and another text.")])[0][0] == 3
     assert all(near for near in nearest_items(same))
+
+
+class _Kept:
+    """In place of a builder: an example's context is the item itself."""
+
+    def build(self, item: Item, mode: str, in_chat: bool) -> Item:
+        return item
+
+
+@pytest.mark.parametrize("form", ["shared", "near", "own"])
+def test_items_drawn_together(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "batch_of", lambda examples, tokens: examples)
+    source = Source(name="fiction", share=1.0, shared=form != "own", near=form == "near")
+    config = TrainingConfig(steps=1, sources=(source,), batch=BatchOptions(items=6, pool=3))
+    items = [_said(number, f"{number % 4} is told of in text {number}.") for number in range(24)]
+    pool = Pool(items, [[(place + 4) % 24, (place + 8) % 24] for place in range(24)] if source.near else ())
+    (drawn,) = MixedSource(config, _Kept(), [pool], [8]).pieces(0, 0, 1)  # type: ignore[arg-type]
+    assert len(drawn) == 6
+    assert len({item.item_id for item in drawn[:3]}) == 3
+    for item in drawn:
+        if form == "own":
+            assert item in items
+        else:
+            assert "of no one" not in item.references
+    if form == "near":
+        assert len({int(item.item_id) % 4 for item in drawn[:3]}) == 1
