@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -84,10 +85,20 @@ def test_the_kernel_gives_what_the_slow_twin_gives(
     dtype: torch.dtype,
 ) -> None:
     stage = Trellis(a_codebook(num_layers, num_kv_heads, head_dim, least_bits))
-    by_kernel, by_twin = expanded_twice(fused, stage, num_memories, num_kept, dtype)
+    check(*expanded_twice(fused, stage, num_memories, num_kept, dtype))
+
+
+def test_vectors_of_few_coded_numbers_or_none_are_read_too(fused: type[FusedTrellis]) -> None:
+    book = a_codebook(1, 2, 64, 0)
+    bits_2LKI = np.maximum(0, 5 - np.arange(64) // np.array([4, 7, 16])[:, None]).astype(np.uint8)
+    bits_2LKI = np.concatenate((bits_2LKI, np.zeros((1, 64), dtype=np.uint8))).reshape(2, 1, 2, 64)
+    check(*expanded_twice(fused, Trellis(replace(book, bits_2LKI=bits_2LKI)), 3, 4, torch.float32))
+
+
+def check(by_kernel: tuple[Tensor, ...], by_twin: tuple[Tensor, ...]) -> None:
     for found, wanted in zip(by_kernel[:2], by_twin[:2], strict=True):
         largest = wanted.abs().max().item()
-        torch.testing.assert_close(found, wanted, rtol=ROUNDING[dtype], atol=TOLERANCE * largest)
+        torch.testing.assert_close(found, wanted, rtol=ROUNDING[wanted.dtype], atol=TOLERANCE * largest)
     torch.testing.assert_close(by_kernel[2], by_twin[2], rtol=0, atol=0)
 
 
