@@ -5,7 +5,9 @@ Names and dtypes are the stage's; every tensor has a leading dimension of memori
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +22,10 @@ from model.expansion.trellis import TrellisExpansion
 
 Tensors = dict[str, Tensor]
 Expansion = Callable[[Tensors], Tensors]
+FusedExpansion = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Payloads `[U, X]` to keys, values and positions."""
+
+log = logging.getLogger(__name__)
 
 
 def expansion_of(stage: ArraysToArrays, device: torch.device) -> Expansion:
@@ -39,6 +45,22 @@ def expansion_of(stage: ArraysToArrays, device: torch.device) -> Expansion:
         case Trellis():
             return TrellisExpansion(stage, device)
     raise TypeError(f"codec stage {stage.name!r} has no expansion; give it one in model/expansion/stages.py")
+
+
+def fused_expansion_of(
+    stages: Sequence[ArraysToArrays], device: torch.device, dtype: torch.dtype
+) -> FusedExpansion | None:
+    """One kernel that undoes all the stages, if there is one for them and this machine can compile it."""
+    stage = stages[0] if len(stages) == 1 else None
+    if device.type != "cuda" or not isinstance(stage, Trellis) or importlib.util.find_spec("triton") is None:
+        return None
+    from model.expansion.fused_trellis import FusedTrellis  # noqa: PLC0415 - needs triton
+
+    try:
+        return FusedTrellis(stage, device, dtype)
+    except Exception as error:  # whatever triton, or the C compiler it calls, may lack
+        log.warning("no kernel for codec stage trellis (%s: %s); expanding takes longer", type(error).__name__, error)
+        return None
 
 
 def _each_vector_array(arrays: Tensors, expand: Callable[[Tensors, str], Tensor]) -> Tensors:

@@ -26,10 +26,10 @@ class TrellisExpansion:
 
     def __init__(self, stage: Trellis, device: torch.device) -> None:
         book = stage.codebook
-        table, first_level = _levels_by_index(book.levels)
+        table, first_level = levels_by_index(book.levels)
         bits_C = np.append(stage.bits, np.uint8(0))  # the last row: numbers that are not coded
         self._shape = book.shape
-        self._terms = list(_terms(stage))
+        self._terms = list(terms(stage))
         self._table = torch.from_numpy(table).to(device)
         self._first_C1 = torch.from_numpy(first_level[bits_C])[:, None].to(device)
         self._row_of_number = torch.from_numpy(stage.columns.astype(np.int32)).to(device)
@@ -67,7 +67,7 @@ class TrellisExpansion:
         return torch.addcmul(key_LKUSD * cos, key_LKUSD.roll(key_LKUSD.shape[-1] // 2, dims=-1), sin)
 
 
-def _levels_by_index(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def levels_by_index(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """The table, and where in it the numbers of 0, 1, ... bits begin; those of 0 bits have one entry, 0.
 
     Behind its beginning a number stands at its taken branches, one bit each, plus its place in the subset above them.
@@ -80,7 +80,7 @@ def _levels_by_index(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
     return np.concatenate(parts), first_level.astype(np.int32)
 
 
-def _terms(stage: Trellis) -> Iterator[tuple[slice, slice, int]]:
+def terms(stage: Trellis) -> Iterator[tuple[slice, slice, int]]:
     """What is added up to indices: to which coded numbers, which bits of the token, times what."""
     num_columns, widths = len(stage.coded), stage.plane_widths
     for place, back in enumerate(TAPS):
