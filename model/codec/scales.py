@@ -25,7 +25,11 @@ def scales_of(
     Rounded up, so that no number is clipped. A run of zeros has scale 0. Raises ValueError, naming `stage` and the
     array's `name`, if a scale exceeds its dtype.
     """
-    exact = np.abs(numbers).max(axis=-1) / np.float32(largest_code)
+    largest = np.abs(numbers).max(axis=-1)
+    # The quotient of the smallest numbers is rounded to 0, and they are not zeros.
+    exact = np.maximum(
+        largest / np.float32(largest_code), np.minimum(largest, np.nextafter(np.float32(0), np.float32(1)))
+    )
     dtype = np.dtype(scale_dtype)
     with np.errstate(over="ignore"):  # an infinite scale is refused below, with a better message
         scale: NDArray[np.floating[Any]] = exact.astype(dtype)
