@@ -74,13 +74,13 @@ RUNS = (
     Run("fiction-untrained-16", "fiction", 192, FOUR, (*UNTRAINED, *_tokens(16))),
     Run("halueval-untrained-16", "halueval", 192, FOUR, (*UNTRAINED, *_tokens(16))),
     Run("continuation-untrained-16", "continuation", 96, FOUR, (*UNTRAINED, *_tokens(16))),
-    Run("fiction-all-modes", "fiction", 96, ALL),
-    Run("halueval-all-modes", "halueval", 96, ALL),
-    Run("halueval-choice", "halueval-choice", 96, FIVE, ("--no-generate",)),
-    Run("phenotypes", "phenotypes", 96, FOUR, ("--no-generate",)),
+    Run("fiction-all-modes", "fiction", 48, ALL),
+    Run("halueval-all-modes", "halueval", 48, ALL),
+    Run("halueval-choice", "halueval-choice", 48, FOUR, ("--no-generate",)),
+    Run("phenotypes", "phenotypes", 32, FOUR, ("--no-generate",)),
     Run("licences", "licences", 64, FOUR, ("--no-generate", "--retrieval", "start")),
     Run("wikipedia", "wikipedia", 48, FOUR, ("--retrieval", "start")),
-    Run("wikipedia-near", "wikipedia-near", 192, FIVE),
+    Run("wikipedia-near", "wikipedia-near", 96, FOUR),
 )
 
 

@@ -62,6 +62,7 @@ def load(split: Split, draw: Draw, items: int, references: int, cache_dir: Path 
             gold=(),
             wrong_references=(),
             accepted=question.accepted,
+            question=question.question,
         )
         for question in take(draw, pool, items)
     ]

@@ -118,7 +118,7 @@ _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--generate/--no-generate", default=True, show_default=True, help="Also generate, for the figure `contains`."
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=16, show_default=True, help="Tokens to generate at most."
+    "--max-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens to generate at most."
 )
 @click.option(
     "--retrieval", help="host:port of the retrieval tier, for sets without given references; start: one of our own."

@@ -102,8 +102,21 @@ class Evaluation:
         by_item: list[dict[str, ScoredAnswer]] = [{} for _ in items]
         for (index, answer), score in zip(answers, scores, strict=True):
             by_item[index][answer] = score
-        generated = self._generate(items, contexts, by_item, mode, memories)
+        asked = [
+            self._asked(item, text, mode, context) for item, text, context in zip(items, texts, contexts, strict=True)
+        ]
+        is_said = [
+            context is scored_context and scored[item.answer].is_greedy
+            for item, context, scored_context, scored in zip(items, asked, contexts, by_item, strict=True)
+        ]
+        generated = self._generate(items, asked, is_said, mode, memories)
         return [_result(item, scored, text) for item, scored, text in zip(items, by_item, generated, strict=True)]
+
+    def _asked(self, item: Item, text: References, mode: Mode, context: Context) -> Context:
+        """What is generated from: a question as a chat asks it, where the model knows chats; else what was scored."""
+        reads_memories = READINGS[mode].reads_memories
+        chat = self._model.chat(item.question, text, reads_memories=reads_memories) if item.question else None
+        return chat or context
 
     def _spans(
         self,
@@ -136,11 +149,11 @@ class Evaluation:
         self,
         items: Sequence[Item],
         contexts: Sequence[Context],
-        scored: Sequence[Mapping[str, ScoredAnswer]],
+        is_said: Sequence[bool],
         mode: Mode,
         memories: Sequence[References],
     ) -> list[str | None]:
-        """Generated texts; None where none is wanted. What is known already is not generated again."""
+        """Generated texts; None where none is wanted. `is_said`: greedy generation begins with the item's answer."""
         texts: list[str | None] = [None] * len(items)
         if not self._generated_tokens:
             return texts
@@ -148,8 +161,7 @@ class Evaluation:
         for index, item in enumerate(items):
             if not item.accepted:
                 continue
-            if scored[index][item.answer].is_greedy and _contains(item.answer, item.accepted):
-                # Greedy generation begins with the answer.
+            if is_said[index] and _contains(item.answer, item.accepted):
                 texts[index] = item.answer
             else:
                 wanted.append(index)

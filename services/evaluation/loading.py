@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from model.adapter import PLAN_FILE, adapter_digest, adapter_plan, merge_adapter, read_adapter_config
+from model.chat import ChatTemplate, Message
 from model.checkpoint import load_transformer, read_config, weights_digest
 from model.codec.chain import CodecChain
 from model.codec.codebook import Codebook
@@ -69,6 +70,7 @@ class Checkpoint:
     checked: Checked
     transformer: Transformer
     tokenizer: Tokenizer
+    template: ChatTemplate | None
     weights_digest: str
     adapter_digest: str | None
 
@@ -98,6 +100,7 @@ class Checkpoint:
             self.transformer,
             self.tokenizer,
             self.checked.plan,
+            template=self.template,
             codec=self.checked.codec,
             fingerprint=self.fingerprint,
             num_slots=settings.num_slots,
@@ -113,8 +116,13 @@ class Checkpoint:
         for item in items:
             references = max(map(self._length_as_text, (item.references, item.wrong_references)))
             answer = max(generated_tokens, *(count(text) for text in item.choices or (item.answer,)))
-            longest = max(longest, references + count(item.prompt) + answer)
+            longest = max(longest, references + max(count(item.prompt), self._length_in_chat(item)) + answer)
         return opening + longest + _MARGIN_TOKENS
+
+    def _length_in_chat(self, item: Item) -> int:
+        if self.template is None or not item.question:
+            return 0
+        return len(self.template.render([Message("user", item.question)]).tokens)
 
     def _length_as_text(self, references: Sequence[str]) -> int:
         """Tokens of references in a prompt, at most; none are given: what retrieval can find."""
@@ -160,7 +168,16 @@ def load(settings: EvaluationSettings, checked: Checked) -> Checkpoint:
     tokenizer = Tokenizer.load(checked.directory)
     transformer = load_transformer(checked.directory, _DTYPES[checked.dtype], checked.device)
     adapter_digest = None if checked.adapter is None else merge_adapter(transformer, checked.adapter)
-    return Checkpoint(checked, transformer, tokenizer, weights_digest(checked.directory), adapter_digest)
+    template = _template(checked.directory, tokenizer)
+    return Checkpoint(checked, transformer, tokenizer, template, weights_digest(checked.directory), adapter_digest)
+
+
+def _template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """None for a base model, which has none."""
+    try:
+        return ChatTemplate.load(directory, tokenizer)
+    except ValueError:
+        return None
 
 
 def _plan(settings: EvaluationSettings, choices: Choices, adapter: Path | None) -> MemoryPlan:

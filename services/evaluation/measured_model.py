@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from model.chat import ChatTemplate, Message
 from model.codec.chain import CodecChain
 from model.context import ContextOpening, references_as_text
 from model.engine.engine import Engine, EngineOptions
@@ -24,8 +25,6 @@ from services.evaluation.memory_book import MemoryBook
 from services.evaluation.ports import Context, Recall, References, ScoredAnswer
 
 _WRITE_BATCH = 16
-_STOP = ("\n",)
-"""Ends a generated answer: what follows a line break is no answer any more."""
 
 
 class MeasuredModel:
@@ -37,6 +36,7 @@ class MeasuredModel:
         tokenizer: Tokenizer,
         plan: MemoryPlan,
         *,
+        template: ChatTemplate | None,
         codec: CodecChain,
         fingerprint: str,
         num_slots: int,
@@ -44,8 +44,8 @@ class MeasuredModel:
         tokens_per_step: int,
         memory_bytes: int,
     ) -> None:
-        """Raises ValueError if plan, codec or context length do not fit the model."""
-        self._tokenizer, self._plan = tokenizer, plan
+        """`template` None: the model knows no chat. Raises ValueError if plan, codec or context length do not fit."""
+        self._tokenizer, self._plan, self._template = tokenizer, plan, template
         self._opening = ContextOpening(tokenizer, plan)
         self._runner = ModelRunner(
             transformer,
@@ -89,6 +89,18 @@ class MeasuredModel:
         is_content = (*[False] * (len(tokens) - num_content), *[True] * num_content)
         return Context(tokens, is_content, reads_memories)
 
+    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+        """See `ports.Model`."""
+        if self._template is None:
+            return None
+        opening = self._opening.tokens(reads_memories=reads_memories)
+        asked = self._template.render([Message("user", question)])
+        # References stand before the question and ask for nothing.
+        rendered = self._template.render([Message("user", references_as_text(references) + question)])
+        num_references = len(rendered.tokens) - len(asked.tokens)
+        is_content = (*[False] * (len(opening) + num_references), *asked.is_content)
+        return Context((*opening, *rendered.tokens), is_content, reads_memories)
+
     def queries(self, context: Context, answer: str) -> list[str | None]:
         """See `ports.Model`."""
         queries = answer_queries(
@@ -127,7 +139,6 @@ class MeasuredModel:
                 context.is_content,
                 max_tokens,
                 reads_memories=context.reads_memories,
-                stop=_STOP,
                 eos_token_ids=frozenset(self._tokenizer.eos_token_ids),
             )
             events += engine.add(task)
@@ -141,7 +152,8 @@ class MeasuredModel:
                     case Finished(reason=FinishReason.ERROR, error=Exception() as error):
                         raise error
             events = engine.step()
-        return texts
+        # A model may begin a new line first; what follows the line with the answer is no answer any more.
+        return [text.strip().partition("\n")[0] for text in texts]
 
     def _recall(self, engine: Engine, needed: RecallNeeded, recall: Recall) -> None:
         found = recall(int(needed.sequence_id), [self._query(span.query_tokens) for span in needed.spans])

@@ -40,6 +40,9 @@ class Model(Protocol):
     def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
         """The context as serving builds it; `references` stand in it as text."""
 
+    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+        """The context of a chat whose user asks the question, as serving builds it; None if the model knows no chat."""
+
     def queries(self, context: Context, answer: str) -> list[str | None]:
         """The text each span of context and answer recalls with; None for a span that reads on."""
 
@@ -47,7 +50,10 @@ class Model(Protocol):
         """The likelihood of (context, answer, references that each span reads as memories; None: reads none)."""
 
     def generate(self, contexts: Sequence[Context], recall: Recall, max_tokens: int) -> list[str]:
-        """What the engine generates greedily, up to a line break; `recall` is asked by contexts that read memories."""
+        """The first line with text in it that the engine generates greedily, without the white space around it.
+
+        `recall` is asked by contexts that read memories.
+        """
 
 
 class ReferenceSource(Protocol):

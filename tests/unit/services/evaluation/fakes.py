@@ -29,10 +29,12 @@ class RuleModel:
     It notes what it was asked. References longer than 20 characters are cut.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, knows_chat: bool = False) -> None:
+        self._knows_chat = knows_chat
         self.contexts: list[tuple[str, tuple[str, ...], bool]] = []
         self.scored: list[tuple[str, Sequence[References] | None]] = []
         self.num_generated = 0
+        self.generated_from: list[tuple[str, tuple[str, ...], bool]] = []
         self.recalled: list[Sequence[References]] = []
 
     def cut(self, reference: str) -> str:
@@ -41,6 +43,11 @@ class RuleModel:
     def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
         self.contexts.append((prompt, tuple(references), reads_memories))
         return Context((len(self.contexts) - 1,), (True,), reads_memories)
+
+    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+        if not self._knows_chat:
+            return None
+        return self.context(f"<user>{question}", references, reads_memories=reads_memories)
 
     def queries(self, context: Context, answer: str) -> list[str | None]:
         return [self.contexts[context.tokens[0]][0], None, "later"]
@@ -61,6 +68,7 @@ class RuleModel:
 
     def generate(self, contexts: Sequence[Context], recall: Recall, max_tokens: int) -> list[str]:
         self.num_generated += len(contexts)
+        self.generated_from += [self.contexts[context.tokens[0]] for context in contexts]
         for place, context in enumerate(contexts):
             if context.reads_memories:
                 self.recalled += [recall(place, ["a query"])]

@@ -74,6 +74,22 @@ def test_generation_is_spared_where_greedy_is_known_to_give_the_answer() -> None
     assert [row.generated for row in outcome.results[Mode.RAG]] == [" name0", " name1"]
 
 
+def test_a_question_is_asked_in_a_chat_where_the_model_knows_chats() -> None:
+    asked, plain = item(0, question="What is 0?"), item(1)
+    model = RuleModel(knows_chat=True)
+    outcome = Evaluation(model, (Mode.RAG, Mode.MEMORY), generated_tokens=8).run([asked, plain])
+    # What is known of the scored prompt says nothing of the chat.
+    assert model.generated_from == [
+        ("<user>What is 0?", asked.references, False),
+        ("<user>What is 0?", (), True),
+        (plain.prompt, (), True),
+    ]
+    assert [row.generated for row in outcome.results[Mode.RAG]] == ["It is NAME0.", " name1"]
+    knows_none = RuleModel()
+    Evaluation(knows_none, (Mode.MEMORY,), generated_tokens=8).run([asked])
+    assert knows_none.generated_from == [(asked.prompt, (), True)]
+
+
 def test_a_generated_text_must_hold_an_accepted_answer() -> None:
     evaluation = Evaluation(RuleModel(), (Mode.NONE,), generated_tokens=8)
     rows = evaluation.run([item(0, accepted=("elsewhere", "Name0")), item(1, accepted=("elsewhere",))]).results

@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memory3.types import GenerationRequest
+from memory3.types import GenerationRequest, Message
 from memory3.types import Mode as ServedMode
+from model.chat import ChatTemplate
 from model.codec.chain import CodecChain
+from model.engine.events import TokenReady
 from model.memory.writer import MemoryWriter
 from model.prefix import encode_prefix
 from model.tokenizer import Tokenizer
 from services.decoder.prompt import PromptBuilder
+from services.evaluation import measured_model
 from services.evaluation.measured_model import MeasuredModel
 from tests.helpers.records import read
-from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan, tiny_transformer
+from tests.helpers.tiny_model import CHAT_TEMPLATE, PREFIX_TOKENS, tiny_model_directory, tiny_plan, tiny_transformer
 
 PLAN = tiny_plan(max_reference_tokens=40, query_chunk_tokens=16)
 TEXTS = ("The lighthouse of Varnholm.", "Its lamp burned whale oil.", "Short.")
@@ -32,6 +35,7 @@ def model(tokenizer: Tokenizer) -> MeasuredModel:
         tiny_transformer(),
         tokenizer,
         PLAN,
+        template=ChatTemplate(CHAT_TEMPLATE, tokenizer),
         codec=CodecChain.from_plan(PLAN),
         fingerprint=FINGERPRINT,
         num_slots=3,
@@ -53,6 +57,16 @@ def test_contexts_are_those_of_serving(
     assert context.tokens == prompt.tokens
     if not references:
         assert context.is_content == prompt.is_content
+
+    asked = GenerationRequest(served, messages=(Message("user", "Who lit the lamp?"),))
+    template = ChatTemplate(CHAT_TEMPLATE, tokenizer)
+    prompt = PromptBuilder(tokenizer, template, PLAN, 400).build(asked, references)
+    chat = model.chat("Who lit the lamp?", references, reads_memories=served is ServedMode.MEMORY)
+    assert chat is not None
+    assert chat.tokens == prompt.tokens
+    assert sum(chat.is_content) == len("Who lit the lamp?")
+    if not references:
+        assert chat.is_content == prompt.is_content
 
 
 def test_references_as_text_ask_for_no_memories(model: MeasuredModel) -> None:
@@ -80,6 +94,25 @@ def test_a_text_is_written_once_while_there_is_room(model: MeasuredModel) -> Non
     model.book.memories([f"Another one, number {number}." for number in range(20)])
     model.book.memories(TEXTS[:1])
     assert model.book.num_written == 24
+
+
+def test_the_answer_is_the_first_line_with_text(model: MeasuredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Said:
+        """In place of an engine: says two lines, after a blank one."""
+
+        has_work = False
+
+        def __init__(self, *_: object) -> None:
+            self._events = [TokenReady("0", text, ()) for text in ("\n", " It is", " Ida.", "\n", "Next.")]
+
+        def add(self, _: object) -> list[TokenReady]:
+            return self._events
+
+        def step(self) -> list[TokenReady]:
+            return []
+
+    monkeypatch.setattr(measured_model, "Engine", Said)
+    assert model.generate([model.context("Who?", (), reads_memories=False)], lambda _, queries: [], 9) == ["It is Ida."]
 
 
 @pytest.mark.parametrize("reads_memories", [True, False])
