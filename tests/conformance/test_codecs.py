@@ -284,17 +284,6 @@ def test_int4_equals_its_slow_twin_and_keeps_its_bound(stage: Int4, numbers: np.
             assert abs(code * scale - float(numbers[0, 0, token, dim])) <= scale / 2 * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("stage", [Int4(2), Int4(2, "float32")])
-def test_the_smallest_numbers_have_a_scale(stage: Int4) -> None:
-    smallest = float(np.nextafter(np.float32(0), np.float32(1)))
-    vector = np.array([[[[smallest, -3 * smallest, 0.0, 0.0]]]], dtype=np.float32)
-    encoded = stage.encode(arrays_of(vector))
-    scales = encoded["keys.scale"].astype(np.float64).ravel()
-    assert scales[0] * 7 >= 3 * smallest
-    assert scales[1] == 0
-    assert np.abs(expanded(stage, encoded)["keys"] - vector).max() <= scales[0] / 2
-
-
 def test_int4_uses_the_whole_range_of_each_group() -> None:
     vector = np.array([[[[7.0, -7.0, 3.0, 0.0, 0.7, -0.7, 0.1, 0.0]]]], dtype=np.float32)
     decoded = expanded(Int4(4), Int4(4).encode(arrays_of(vector)))["values"]
