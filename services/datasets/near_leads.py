@@ -5,8 +5,8 @@ The questions of `trivia`; here the references are given. All of an item's texts
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from services.datasets import lengths
@@ -21,12 +21,27 @@ _LOOKED_AT = 100
 """Of the leads nearest to a home, so many are looked at for some without the answer."""
 
 
-@dataclass(frozen=True)
-class _Lead:
-    """A lead cut into references."""
+class _Leads:
+    """The leads of a split, cut into references, and which of them are alike."""
 
-    document_id: str
-    chunks: tuple[str, ...]
+    def __init__(self, split: Split) -> None:
+        documents = [lead for lead in leads() if split_of_lead(lead) == split]
+        self._chunks = [lengths.chunks(lead.text) for lead in documents]
+        self._places = {lead.document_id: place for place, lead in enumerate(documents)}
+        self._index = WordIndex([f"{lead.title} {lead.text}" for lead in documents])
+
+    def gold(self, question: Question) -> str | None:
+        """The first chunk of the home that holds the answer; None if none does, or the home is of the other split."""
+        place = self._places.get(question.home)
+        chunks = [] if place is None else self._chunks[place]
+        return next((chunk for chunk in chunks if question.answer in chunk), None)
+
+    def near(self, question: Question) -> Iterator[str]:
+        """First chunks of the leads nearest to the home, none with an answer in it."""
+        answers = [answer.casefold() for answer in question.accepted]
+        for place in self._index.nearest(self._places[question.home], _LOOKED_AT):
+            if (chunks := self._chunks[place]) and not any(answer in chunks[0].casefold() for answer in answers):
+                yield chunks[0]
 
 
 def load(split: Split, draw: Draw, items: int, references: int, cache_dir: Path | None) -> list[Item]:
@@ -34,39 +49,21 @@ def load(split: Split, draw: Draw, items: int, references: int, cache_dir: Path 
 
     Wrong references are those of the next nearest.
     """
-    documents = [lead for lead in leads() if split_of_lead(lead) == split]
-    texts = [_Lead(lead.document_id, tuple(lengths.chunks(lead.text))) for lead in documents]
-    places = {lead.document_id: place for place, lead in enumerate(texts)}
-    index = WordIndex([f"{lead.title} {lead.text}" for lead in documents])
-    pool = [question for question in questions(cache_dir) if _gold(question, texts, places) is not None]
+    texts = _Leads(split)
+    pool = [(question, gold) for question in questions(cache_dir) if (gold := texts.gold(question)) is not None]
     return [
-        _item(question, texts, places, index, draw.fork(question.number), references)
-        for question in take(draw, pool, items)
+        _item(question, gold, texts, draw.fork(question.number), references)
+        for question, gold in take(draw, pool, items)
     ]
 
 
-def _gold(question: Question, texts: Sequence[_Lead], places: dict[str, int]) -> str | None:
-    """The first chunk of the home that holds the answer; None if it is of the other split, or no chunk holds it."""
-    if question.home not in places:
-        return None
-    return next((chunk for chunk in texts[places[question.home]].chunks if question.answer in chunk), None)
-
-
-def _item(
-    question: Question,
-    texts: Sequence[_Lead],
-    places: dict[str, int],
-    index: WordIndex,
-    draw: Draw,
-    references: int,
-) -> Item:
-    gold = _gold(question, texts, places)
-    assert gold is not None
-    near = [text for text, _ in zip(_near(question, texts, places, index), range(2 * references - 1), strict=False)]
-    if len(near) < 2 * references - 1:
+def _item(question: Question, gold: str, texts: _Leads, draw: Draw, references: int) -> Item:
+    wanted = 2 * references - 1
+    near = list(itertools.islice(texts.near(question), wanted))
+    if len(near) < wanted:
         raise DatasetError(
-            f"{references} references asked; question {question.number} has {len(near)} near leads, and "
-            f"{2 * references - 1} are needed: ask for fewer"
+            f"{references} references asked; question {question.number} has {len(near)} near leads, and {wanted} are "
+            "needed: ask for fewer"
         )
     given, place = put_gold(draw, gold, near[: references - 1])
     return Item(
@@ -80,11 +77,3 @@ def _item(
         accepted=question.accepted,
         question=question.question,
     )
-
-
-def _near(question: Question, texts: Sequence[_Lead], places: dict[str, int], index: WordIndex) -> Iterator[str]:
-    """First chunks of the leads nearest to the home, none with an answer in it."""
-    answers = [answer.casefold() for answer in question.accepted]
-    for place in index.nearest(places[question.home], _LOOKED_AT):
-        if (chunks := texts[place].chunks) and not any(answer in chunks[0].casefold() for answer in answers):
-            yield chunks[0]
