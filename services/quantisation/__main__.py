@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model.codec.codebook import CODEBOOK_FILE
 from model.directory import AUTO, NONE
 from services.common.config import load as load_settings
-from services.datasets import registry, wikipedia
-from services.datasets.draw import Draw
 from services.datasets.item import DatasetError
-from services.datasets.lengths import chunks
 from services.quantisation.config import QuantisationSettings
-from services.quantisation.core import QuantisationError, Request, Trained, train_codebook
+from services.quantisation.core import QuantisationError, Trained, train_codebook
+from services.quantisation.exercises import USES, Exercise, exercises
 from services.quantisation.measured_model import MeasuredModel
-
-
-def reference_texts(seed: int, facts: int) -> Iterator[str]:
-    """References of the training split in turn: the first of a Wikipedia lead, an invented fact (`facts` of them).
-
-    Both drawn by seed. Names that no text has are what coarse codes lose first: a codebook must have seen some. Raises
-    DatasetError.
-    """
-    leads = [document for document in wikipedia.leads() if wikipedia.split_of_lead(document) == "train"]
-    invented = iter(registry.load("fiction", split="train", items=facts, seed=seed))
-    for document in Draw("codebook", "train", seed).shuffled(leads):
-        yield from chunks(document.text)[:1]
-        for item in itertools.islice(invented, 1):
-            yield from (item.references[place] for place in item.gold)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,12 +33,13 @@ def reference_texts(seed: int, facts: int) -> Iterator[str]:
     help="Bytes of one key or value vector, mean over layers and heads.",
 )
 @click.option(
-    "--references", type=click.IntRange(min=1), default=384, show_default=True, help="References to learn from."
+    "--items",
+    type=click.IntRange(min=1),
+    default=400,
+    show_default=True,
+    help="References of each use: texts said again, invented facts asked about, questions of HaluEval.",
 )
-@click.option(
-    "--recited", type=click.IntRange(min=1), default=256, show_default=True, help="Of these, how many are recited."
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the references.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws them.")
 @click.option("--model", help="A model directory, or `package`.")
 @click.option("--adapter", help="Folder of an adapter to merge into the model, or none.")
 @click.option("--plan", help="Memory plan: a preset or a JSON file; else the adapter's, else the default.")
@@ -70,8 +54,7 @@ def reference_texts(seed: int, facts: int) -> Iterator[str]:
 def main(
     *,
     bytes_per_vector: float,
-    references: int,
-    recited: int,
+    items: int,
     seed: int,
     model: str | None,
     adapter: str | None,
@@ -83,8 +66,8 @@ def main(
 ) -> None:
     """Train the codebook of the codec `trellis`: memories in a few bytes a vector, for one model and memory plan.
 
-    References are written and recited, to see how keys and values lie and which of their directions the model reads;
-    bits go where they save the most loss. A changed model, adapter or choice of layers needs a new codebook; another
+    References are written and read, to see how keys and values lie and which of their directions the model needs; bits
+    go where they save the most loss. A changed model, adapter or choice of layers needs a new codebook; another
     number of tokens per memory does not. docs/compression.md tells how, and what it costs.
 
     \b
@@ -98,39 +81,34 @@ def main(
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     path = out or Path("." if adapter in {None, AUTO, NONE} else str(adapter)).expanduser()
     path = path / CODEBOOK_FILE if path.is_dir() else path
-    request = Request(bytes_per_vector, references, min(recited, references), seed)
     began = time.monotonic()
     try:
         if not path.parent.is_dir():
             raise QuantisationError(f"{path.parent} is no folder; make it, or give another --out")
-        trained = _train(settings, plan, tokens_per_memory, request)
+        measured_model = MeasuredModel(settings, plan, tokens_per_memory)
+        uses = {use: exercises(use, items, measured_model.memories_per_chunk, seed) for use in USES}
+        trained = _train(measured_model, uses, bytes_per_vector, seed)
         trained.fitted.codebook.save(path)
     except (DatasetError, QuantisationError, ValueError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    report = _report(trained, path, request, time.monotonic() - began)
+    report = _report(trained, path, items, time.monotonic() - began)
     click.echo(json.dumps(report) if as_json else _told(report))
 
 
-def _train(
-    settings: QuantisationSettings, plan: str | None, tokens_per_memory: int | None, request: Request
-) -> Trained:
-    measured_model = MeasuredModel(settings, plan, tokens_per_memory)
+def _train(model: MeasuredModel, uses: Mapping[str, Sequence[Exercise]], bytes_per_vector: float, seed: int) -> Trained:
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("references"), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("references", total=None)
         return train_codebook(
-            measured_model,
-            reference_texts(request.seed, request.num_references),
-            request,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            model, uses, bytes_per_vector, seed, lambda done, total: bar.update(task, completed=done, total=total)
         )
 
 
-def _report(trained: Trained, path: Path, request: Request, seconds: float) -> dict[str, Any]:
+def _report(trained: Trained, path: Path, items: int, seconds: float) -> dict[str, Any]:
     fitted = trained.fitted
     return {
         "codebook": fitted.codebook.identity,
@@ -139,24 +117,23 @@ def _report(trained: Trained, path: Path, request: Request, seconds: float) -> d
         "key_bytes": fitted.key_bytes,
         "value_bytes": fitted.value_bytes,
         "lost_share": fitted.lost_share,
-        "references": request.num_references,
-        "recited": request.num_recited,
+        "items": items,
         "vectors": trained.num_vectors,
-        "nll": trained.nll,
+        "nll": dict(trained.nll),
         "seconds": seconds,
     }
 
 
 def _told(report: dict[str, Any]) -> str:
+    told = ", ".join(f"{use} {nll:.2f}" for use, nll in report["nll"].items())
     return (
         "codebook {codebook} in {file}\n"
         "  {bytes_per_vector:.2f} bytes a vector (keys {key_bytes:.1f}, values {value_bytes:.1f}), "
         "{lost_share:.2%} of the weighted error left\n"
-        "  from {vectors} vectors of each layer and head, {references} references, {recited} of them recited at "
-        "{nll:.2f} nats a token; {seconds:.0f} s\n"
+        "  from {vectors} vectors of each layer and head; nats a token when read: {told}; {seconds:.0f} s\n"
         'to use it, name the codec "trellis" in the memory plan, and this file as MEMORY3_DECODER_CODEBOOK '
         "(one that lies in the adapter's folder is found there)"
-    ).format(**report)
+    ).format(**report, told=told)
 
 
 if __name__ == "__main__":

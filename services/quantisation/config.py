@@ -36,4 +36,4 @@ class QuantisationSettings(BaseSettings):
     )
     device: str = Field("auto", description='Torch device; "auto" takes cuda where there is one, else cpu.')
     torch_threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's default.")
-    batch_size: int = Field(8, ge=1, description="References written or recited at once.")
+    batch_size: int = Field(20, ge=1, description="References written and read at once.")

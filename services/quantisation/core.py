@@ -1,32 +1,22 @@
-"""Texts -> a codebook: which references are written, which are recited, and what comes of it.
+"""Exercises -> a codebook: what memories are read for, how the model suffers by their errors, and what comes of it.
 
 Knows texts and arrays; tensors stand behind the port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from model.quantisation.fit import Fitted, fit_codebook
-from services.quantisation.ports import Model, Progress
+from model.quantisation.sensitivity import Sensitivity, mix
+from services.quantisation.exercises import Exercise
+from services.quantisation.ports import Model
 
 
 class QuantisationError(Exception):
     """What was asked cannot be done; the message names the value and the remedy."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a codebook is trained."""
-
-    bytes_per_vector: float
-    """Mean over keys and values, layers and heads."""
-    num_references: int
-    """References whose memories are looked at."""
-    num_recited: int
-    """Of these, the ones whose loss says what matters."""
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -36,27 +26,40 @@ class Trained:
     fitted: Fitted
     num_vectors: int
     """For each layer and head, keys and values each."""
-    nll: float
-    """Of recited references, per token."""
+    nll: Mapping[str, float]
+    """Of each use's answers, per token."""
 
 
-def train_codebook(model: Model, texts: Iterable[str], request: Request, progress: Progress) -> Trained:
-    """`texts`: references in a drawn order. Raises QuantisationError if too few of them fill a memory."""
-    references: list[list[int]] = []
-    for text in texts:
-        tokens = model.encode(text)
-        if len(tokens) > model.tokens_per_memory:
-            references.append(tokens)
-        if len(references) == request.num_references:
-            break
-    else:
+def train_codebook(
+    model: Model,
+    uses: Mapping[str, Sequence[Exercise]],
+    bytes_per_vector: float,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Trained:
+    """`uses`: name -> exercises; each use counts alike. `progress(done, total)` counts references.
+
+    Raises QuantisationError if there are too few of them, or no room for so many bytes.
+    """
+    empty = [name for name, exercises in uses.items() if not exercises]
+    if empty:
         raise QuantisationError(
-            f"{len(references)} references have more than {model.tokens_per_memory} tokens, {request.num_references} "
-            "are wanted; ask for fewer references"
+            f"no exercise of {', '.join(empty)}; ask for at least {model.memories_per_chunk} items, as many as are "
+            "read beside each other"
         )
-    measured = model.measure(references, request.num_recited, request.seed, progress)
+    total = sum(len(one.references) for exercises in uses.values() for one in exercises)
+    measured: dict[str, Sensitivity] = {}
+    before = 0
+    for name, exercises in uses.items():
+        measured[name] = model.measure(exercises, seed, partial(_told, progress, before, total))
+        before += sum(len(one.references) for one in exercises)
+    mixed = mix(list(measured.values()))
     try:
-        fitted = fit_codebook(measured.vectors_2LKND, measured.fisher_2LKDD, model.origin, request.bytes_per_vector)
+        fitted = fit_codebook(mixed.vectors_2LKND, mixed.fisher_2LKDD, model.origin, bytes_per_vector)
     except ValueError as error:
-        raise QuantisationError(f"no codebook of {request.bytes_per_vector} bytes a vector: {error}") from error
-    return Trained(fitted, measured.vectors_2LKND.shape[3], measured.nll)
+        raise QuantisationError(f"no codebook of {bytes_per_vector} bytes a vector: {error}") from error
+    return Trained(fitted, mixed.vectors_2LKND.shape[3], {name: one.nll for name, one in measured.items()})
+
+
+def _told(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)

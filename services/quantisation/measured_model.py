@@ -18,10 +18,14 @@ from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.quantisation.sensitivity import Sensitivity, measure_sensitivity
 from model.tokenizer import Tokenizer
+from model.training.batch import Batch, Context
 from services.common.processor import native_dtype
 from services.quantisation.config import QuantisationSettings
+from services.quantisation.exercises import Exercise, Task
 from services.quantisation.ports import Progress
 
+_UNSCORED = 2
+"""First tokens of a text that is said again: before them nothing tells which memory is meant."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -44,6 +48,7 @@ class MeasuredModel:
         weights = weights_digest(directory) + ("" if adapter is None else f"+{adapter_digest(adapter)}")
         self._origin = codebook_origin(self.plan, config, weights=weights, num_prefix_tokens=len(self._prefix_tokens))
         dtype = native_dtype() if settings.dtype == "auto" else settings.dtype
+        self._opening = ContextOpening(self._tokenizer, self.plan).tokens(reads_memories=True)
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,28 +63,38 @@ class MeasuredModel:
         return self._origin
 
     @property
-    def tokens_per_memory(self) -> int:
-        return self.plan.tokens_per_memory
+    def memories_per_chunk(self) -> int:
+        return self.plan.memories_per_chunk
 
-    def encode(self, text: str) -> list[int]:
+    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
         """See `Model`."""
-        return self._tokenizer.encode(text)[: self.plan.max_reference_tokens]
-
-    def measure(
-        self, references: Sequence[Sequence[int]], num_recited: int, seed: int, progress: Progress
-    ) -> Sensitivity:
-        """See `Model`."""
+        at_once = max(1, self._batch_size // self.plan.memories_per_chunk)
+        batches = [self._batch(exercises[start : start + at_once]) for start in range(0, len(exercises), at_once)]
         return measure_sensitivity(
-            self._transformer,
-            self.plan,
-            self._prefix_tokens,
-            ContextOpening(self._tokenizer, self.plan).tokens(reads_memories=True),
-            references,
-            num_recited=num_recited,
-            seed=seed,
-            batch_size=self._batch_size,
-            progress=progress,
+            self._transformer, self.plan, self._prefix_tokens, batches, seed=seed, progress=progress
         )
+
+    def _batch(self, exercises: Sequence[Exercise]) -> Batch:
+        limit = self.plan.max_reference_tokens
+        references: list[tuple[int, ...]] = []
+        contexts: list[Context] = []
+        for exercise in exercises:
+            first = len(references)
+            references += [tuple(self._tokenizer.encode(text)[:limit]) for text in exercise.references]
+            read = tuple(range(first, len(references)))
+            contexts += [self._context(task, read) for task in exercise.tasks]
+        return Batch(tuple(references), tuple(contexts), self.plan.tokens_per_memory)
+
+    def _context(self, task: Task, read: tuple[int, ...]) -> Context:
+        """A text that is said again fills one query chunk at most."""
+        before = (*self._opening, *self._tokenizer.encode(task.prompt))
+        answer = self._tokenizer.encode(task.answer)
+        if not task.prompt:
+            answer = answer[: self.plan.query_chunk_tokens - len(before)]
+        num_scored = len(answer) if task.prompt else max(1, len(answer) - _UNSCORED)
+        tokens = (*before, *answer)
+        num_chunks = -(-len(tokens) // self.plan.query_chunk_tokens)
+        return Context(tokens, num_scored, chunk_references=(read,) * num_chunks)
 
 
 def _plan(asked: str | None, adapter: Path | None, default: str) -> MemoryPlan:

@@ -1,4 +1,4 @@
-"""What the training of a codebook needs from others: a model that tells how its memories lie."""
+"""What the training of a codebook needs from others: a model that tells how its memories lie and are read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Protocol
 
 from model.codec.codebook import CodebookOrigin
 from model.quantisation.sensitivity import Sensitivity
+from services.quantisation.exercises import Exercise
 
-Progress = Callable[[int, int], None]
-"""(done, total) references."""
+Progress = Callable[[int], None]
+"""References done."""
 
 
 class Model(Protocol):
@@ -20,13 +21,8 @@ class Model(Protocol):
         """What a codebook of it is trained for."""
 
     @property
-    def tokens_per_memory(self) -> int:
-        """The shortest reference that fills a memory."""
+    def memories_per_chunk(self) -> int:
+        """How many memories one reader has beside each other."""
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a reference, at most as many as the plan allows."""
-
-    def measure(
-        self, references: Sequence[Sequence[int]], num_recited: int, seed: int, progress: Progress
-    ) -> Sensitivity:
+    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
         """See `model.quantisation.sensitivity`."""

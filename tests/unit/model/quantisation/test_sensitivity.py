@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,28 +12,33 @@ from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import encode_references
 from model.naive import naive_logits, rotated
 from model.prefix import prefix_with_gradient
-from model.quantisation.sensitivity import measure_sensitivity
+from model.quantisation.sensitivity import Sensitivity, draw_labels, measure_sensitivity, mix
+from model.training.batch import Batch, Context
 from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_plan, tiny_transformer
 
 PLAN = tiny_plan(tokens_per_memory=2, memories_per_chunk=1)
 REFERENCE = (10, 20, 30, 40, 50, 60)
-OPENING = (7,)
+TOKENS = (7, 10, 20, 30, 40)
+SCORED = 3
+BATCH = Batch((REFERENCE,), (Context(TOKENS, SCORED, ((0,),)),), 2)
 
 
-def naive_loss(transformer: torch.nn.Module, memory: ExplicitMemory) -> float:
-    context = (*OPENING, *REFERENCE)
-    logits_TV = naive_logits(transformer, PLAN, PREFIX_TOKENS, context, [[memory]] * len(context))
-    scored = range(len(OPENING) + 2, len(context))  # the first two tokens of a recital are not
-    return float(-sum(logits_TV[place - 1].log_softmax(-1)[context[place]] for place in scored))
+def naive_log_p(transformer: torch.nn.Module, memory: ExplicitMemory) -> torch.Tensor:
+    """`[J, V]` of the scored tokens."""
+    logits_TV = naive_logits(transformer, PLAN, PREFIX_TOKENS, TOKENS, [[memory]] * len(TOKENS))
+    return logits_TV[-SCORED - 1 : -1].log_softmax(-1)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["keys", "values"])
-def test_it_is_the_gradient_of_the_recital_at_position_0(which: int) -> None:
+def test_it_is_the_gradient_of_drawn_labels_at_position_0(which: int) -> None:
     transformer = tiny_transformer().requires_grad_(False)
-    measured = measure_sensitivity(transformer, PLAN, PREFIX_TOKENS, OPENING, [REFERENCE], num_recited=1, seed=0)
+    measured = measure_sensitivity(transformer, PLAN, PREFIX_TOKENS, [BATCH], seed=3, draws=1)
     with torch.no_grad():
         encoded = encode_references(transformer, PLAN, prefix_with_gradient(transformer, PREFIX_TOKENS), [REFERENCE])
     kv_2LKSD, places_LKS = encoded.kv_2BLKSD[:, 0].double(), encoded.places_BLKS[0]
+    memory = ExplicitMemory(kv_2LKSD[0], kv_2LKSD[1], places_LKS, len(REFERENCE))
+    log_p_JV = naive_log_p(transformer, memory)
+    labels_J, signs_J = draw_labels(log_p_JV.float(), torch.Generator().manual_seed(3))
     layer, head, step = 1, 1, 1e-3
     dims = (0, 3, 8, 15)
     gradient_SD = np.zeros((2, 16))
@@ -44,39 +49,43 @@ def test_it_is_the_gradient_of_the_recital_at_position_0(which: int) -> None:
             direction[dim] = step
             if which == 0:
                 direction = rotated(direction, position, transformer.config.rope_theta)
-            losses = []
+            told = []
             for sign in (1, -1):
                 moved = kv_2LKSD.clone()
                 moved[which, layer, head, token] += sign * direction
-                losses.append(naive_loss(transformer, ExplicitMemory(moved[0], moved[1], places_LKS, len(REFERENCE))))
-            gradient_SD[token, dim] = (losses[0] - losses[1]) / (2 * step)
+                of_moved = naive_log_p(transformer, ExplicitMemory(moved[0], moved[1], places_LKS, len(REFERENCE)))
+                told.append(float((of_moved.gather(1, labels_J[:, None])[:, 0] * signs_J).sum()))
+            gradient_SD[token, dim] = (told[0] - told[1]) / (2 * step)
     expected_DD = gradient_SD.T @ gradient_SD / 2
     chosen = np.ix_(dims, dims)
     found_DD = measured.fisher_2LKDD[which, layer, head]
-    np.testing.assert_allclose(found_DD[chosen], expected_DD[chosen], rtol=0.02, atol=1e-5)
-    memory = ExplicitMemory(kv_2LKSD[0], kv_2LKSD[1], places_LKS, len(REFERENCE))
-    assert measured.nll == pytest.approx(naive_loss(transformer, memory) / 4, rel=1e-4)
+    np.testing.assert_allclose(found_DD[chosen], expected_DD[chosen], rtol=0.02, atol=1e-5 * np.abs(expected_DD).max())
+    gold_J = torch.tensor(TOKENS[-SCORED:])
+    assert measured.nll == pytest.approx(-float(log_p_JV.gather(1, gold_J[:, None]).mean()), rel=1e-4)
+
+
+def test_labels_come_as_often_as_they_are_predicted_and_signs_are_even() -> None:
+    p_V = torch.tensor([0.7, 0.2, 0.1])
+    labels_J, signs_J = draw_labels(p_V.log().expand(20_000, -1), torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(labels_J.bincount(minlength=3) / len(labels_J), p_V, atol=0.015)
+    assert set(signs_J.tolist()) == {-1.0, 1.0}
+    for label in range(3):
+        assert abs(signs_J[labels_J == label].mean()) < 0.07
 
 
 def test_vectors_are_those_that_are_stored_with_keys_at_position_0() -> None:
     transformer = tiny_transformer().requires_grad_(False)
-    references = [REFERENCE, (9, 8, 7, 6)]
-    told: list[tuple[int, int]] = []
+    second_reference, short = (9, 8, 7, 6), (5,)
+    other = Batch((second_reference, short), (Context((7, 9, 8), 1, ((0,),)),), 2)
+    told: list[int] = []
     measured = measure_sensitivity(
-        transformer,
-        PLAN,
-        PREFIX_TOKENS,
-        OPENING,
-        references,
-        num_recited=1,
-        seed=0,
-        progress=lambda done, total: told.append((done, total)),
+        transformer, PLAN, PREFIX_TOKENS, [BATCH, other], seed=0, draws=1, progress=told.append
     )
-    assert measured.vectors_2LKND.shape == (2, 2, 2, 4, 16)
-    assert told == [(2, 3), (3, 3)]
+    assert measured.vectors_2LKND.shape == (2, 2, 2, 4, 16)  # the third fills no memory
+    assert told == [1, 3]
     with torch.no_grad():
         prefix = prefix_with_gradient(transformer, PREFIX_TOKENS)
-        second = encode_references(transformer, PLAN, prefix, references[1:])
+        second = encode_references(transformer, PLAN, prefix, [second_reference])
     np.testing.assert_allclose(measured.vectors_2LKND[1, :, :, 2:], second.kv_2BLKSD[1, 0].numpy(), atol=1e-5)
     place = int(second.places_BLKS[0, 0, 0, 0])
     at_0 = torch.from_numpy(measured.vectors_2LKND[0, 0, 0, 2]).double()
@@ -84,17 +93,31 @@ def test_vectors_are_those_that_are_stored_with_keys_at_position_0() -> None:
     np.testing.assert_allclose(turned.numpy(), second.kv_2BLKSD[0, 0, 0, 0, 0].numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("references", "recited", "words"),
-    [
-        ([REFERENCE], 2, "1 references of which 2 are recited"),
-        ([REFERENCE, (1,)], 1, "reference 1 has 1 tokens; give 3 to 128"),
-        ([REFERENCE, (1,) * 129], 1, "reference 1 has 129 tokens"),
-    ],
-)
-def test_references_that_cannot_be_used_are_refused(
-    references: list[tuple[int, ...]], recited: int, words: str
-) -> None:
-    plan = replace(PLAN, memories_per_chunk=1)
-    with pytest.raises(ValueError, match=words):
-        measure_sensitivity(tiny_transformer(), plan, PREFIX_TOKENS, OPENING, references, num_recited=recited, seed=0)
+def test_draws_and_batches_are_averaged() -> None:
+    transformer = tiny_transformer().requires_grad_(False)
+
+    def fisher(batches: Sequence[Batch], draws: int) -> np.ndarray:
+        return measure_sensitivity(transformer, PLAN, PREFIX_TOKENS, batches, seed=1, draws=draws).fisher_2LKDD
+
+    # Draws come one after the other of one generator, be it for one batch or for several.
+    np.testing.assert_allclose(fisher([BATCH], 2), fisher([BATCH, BATCH], 1), rtol=1e-4)
+
+
+def test_each_use_counts_alike() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (np.tile(np.diag(row), (2, 1, 1, 1, 1)) for row in ([100.0, 0, 0, 0], [0, 1.0, 0, 0]))
+    many = Sensitivity(rng.standard_normal((2, 1, 1, 40, 4)), first, 2)
+    few = Sensitivity(rng.standard_normal((2, 1, 1, 10, 4)), second, 4)
+    by_hand = sum(many.vectors_2LKND[kind, 0, 0, :, 0].var() for kind in (0, 1)) * 100
+    assert many.loss_of_all == pytest.approx(by_hand)
+    mixed = mix([many, few])
+    assert mixed.vectors_2LKND.shape == (2, 1, 1, 50, 4)
+    assert mixed.nll == 3
+    assert mixed.fisher_2LKDD[0, 0, 0, 0, 0] == pytest.approx(100 / by_hand / 2)
+    assert mixed.fisher_2LKDD[0, 0, 0, 1, 1] == pytest.approx(1 / few.loss_of_all / 2)
+
+
+def test_references_that_fill_no_memory_alone_are_refused() -> None:
+    batch = Batch(((1,),), (Context((7, 9, 8), 1, ((0,),)),), 2)
+    with pytest.raises(ValueError, match="none of 1 references has 2 tokens; give longer ones"):
+        measure_sensitivity(tiny_transformer(), PLAN, PREFIX_TOKENS, [batch], seed=0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,49 +17,46 @@ from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.quantisation.sensitivity import Sensitivity
 from services.datasets import registry, wikipedia
 from services.quantisation import __main__ as command
-from services.quantisation.core import QuantisationError, Request, train_codebook
+from services.quantisation.core import QuantisationError, train_codebook
+from services.quantisation.exercises import QUESTION_SETS, USES, Exercise, Task, exercises
 from services.quantisation.ports import Progress
 from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan
 
 
 class FakeModel:
-    """A letter a token; vectors are noise."""
+    """Vectors are noise."""
 
     origin = CodebookOrigin("a" * 64, (0,), 10_000.0, 1)
-    tokens_per_memory = 3
+    memories_per_chunk = 2
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def measure(
-        self, references: Sequence[Sequence[int]], num_recited: int, seed: int, progress: Progress
-    ) -> Sensitivity:
-        self.asked.append((len(references), num_recited))
+    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
         rng = np.random.default_rng(seed)
-        vectors = rng.standard_normal((2, 1, 1, 40, 4)).astype(np.float32)
-        return Sensitivity(vectors, np.ones((2, 1, 1, 4, 4), np.float32), 2.5)
+        num_references = sum(len(exercise.references) for exercise in exercises)
+        progress(num_references)
+        vectors = rng.standard_normal((2, 1, 1, 20 * num_references, 4)).astype(np.float32)
+        return Sensitivity(vectors, np.ones((2, 1, 1, 4, 4), np.float32), float(num_references))
 
 
-def test_references_that_fill_no_memory_are_passed_over() -> None:
-    model = FakeModel()
-    texts = iter(["abcd", "abc", "abcde", "", "abcdef", "never read"])
-    trained = train_codebook(model, texts, Request(1, 3, 2, 0), lambda done, total: None)
-    assert model.asked == [(3, 2)]
-    assert list(texts) == ["never read"]
+EXERCISE = Exercise(("one", "two"), (Task("", "one"), Task("Which?", " two")))
+
+
+def test_all_uses_are_measured_and_told_of_together() -> None:
+    told: list[tuple[int, int]] = []
+    uses = {"said": [EXERCISE], "asked": [EXERCISE, EXERCISE]}
+    trained = train_codebook(FakeModel(), uses, 1, 0, lambda done, total: told.append((done, total)))
+    assert told == [(2, 6), (6, 6)]
     assert trained.fitted.codebook.bytes_per_vector == 1
-    assert (trained.num_vectors, trained.nll) == (40, 2.5)
+    assert (trained.num_vectors, trained.nll) == (120, {"said": 2.0, "asked": 4.0})
 
 
 @pytest.mark.parametrize(
-    ("request_", "words"),
-    [(Request(1, 4, 2, 0), "1 references have more than 3 tokens, 4 are wanted"), (Request(9, 1, 1, 0), "9 bytes")],
-)
-def test_what_cannot_be_trained_is_refused(request_: Request, words: str) -> None:
+    ("uses", "num_bytes", "words"),
+    [({"said": [EXERCISE], "asked": []}, 1, "no exercise of asked; ask for at least 2 items"),
+     ({"said": [EXERCISE]}, 9, "9 bytes")],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused(uses: dict[str, list[Exercise]], num_bytes: float, words: str) -> None:
     with pytest.raises(QuantisationError, match=words):
-        train_codebook(FakeModel(), iter(["abcd", "abc"]), request_, lambda done, total: None)
+        train_codebook(FakeModel(), uses, num_bytes, 0, lambda done, total: None)
 
 
 @pytest.fixture
@@ -70,19 +66,21 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     plan = tmp_path / "plan.json"
     plan.write_text(tiny_plan(codec=("trellis",)).to_json())
 
-    def texts(seed: int, facts: int) -> Iterator[str]:
-        assert facts
-        for number in range(20):
-            yield f"Reference {number} of seed {seed} says {number * 7919}."
+    def few(use: str, items: int, references: int, seed: int) -> list[Exercise]:
+        texts = [f"Reference {number} of seed {seed} says {number * 7919}." for number in range(items)]
+        return [
+            Exercise((text,) * references, (Task("" if use == "recital" else "What does it say?", text),))
+            for text in texts[references - 1 :: references]
+        ]
 
-    monkeypatch.setattr(command, "reference_texts", texts)
+    monkeypatch.setattr(command, "exercises", few)
     return directory, plan
 
 
 def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     directory, plan_file = tiny
     arguments = ["--model", str(directory), "--plan", str(plan_file), "--bytes", "4", "--out", str(tmp_path)]
-    result = CliRunner().invoke(command.main, [*arguments, "--references", "8", "--recited", "8", "--json"])
+    result = CliRunner().invoke(command.main, [*arguments, "--items", "10", "--json"])
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     plan, config = tiny_plan(codec=("trellis",)), read_config(directory)
@@ -90,7 +88,8 @@ def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Pat
     assert codebook == Codebook.load(report["file"])
     assert codebook is not None
     assert (report["codebook"], report["bytes_per_vector"]) == (codebook.identity, 4)
-    assert report["vectors"] == 8 * plan.tokens_per_memory
+    assert report["vectors"] == len(USES) * 10 * plan.tokens_per_memory
+    assert set(report["nll"]) == set(USES)
     weights = weights_digest(directory)
     origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=len(PREFIX_TOKENS))
     chain = resolve_chain(plan, config, origin, codebook)
@@ -105,7 +104,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tiny: tuple[Path, Path], tmp
     for arguments, words in (
         (["--out", str(tmp_path / "no" / "folder.safetensors")], "is no folder"),
         (["--plan", "paper"], "layers within the model"),
-        (["--plan", str(tiny[1]), "--references", "999"], "999 are wanted"),
+        (["--plan", str(tiny[1]), "--items", "1"], "no exercise of recital, fiction, halueval"),
     ):
         result = CliRunner().invoke(command.main, ["--model", str(directory), *arguments])
         assert result.exit_code == 1
@@ -114,12 +113,28 @@ def test_the_command_says_in_one_line_what_is_wrong(tiny: tuple[Path, Path], tmp
         assert result.stdout == ""
 
 
-def test_texts_are_leads_and_invented_facts_in_turn() -> None:
-    facts = registry.load("fiction", split="train", items=3, seed=5)
-    texts = list(itertools.islice(command.reference_texts(5, 3), 9))
-    assert texts[1:6:2] == [item.references[item.gold[0]] for item in facts]
+def test_texts_to_say_again_are_leads_and_invented_facts_in_turn() -> None:
+    facts = registry.load("fiction", split="train", items=10, seed=5)
+    said = exercises("recital", 10, 2, 5)
+    assert [len(exercise.references) for exercise in said] == [2] * 5
+    assert all(exercise.tasks == tuple(Task("", text) for text in exercise.references) for exercise in said)
+    texts = [text for exercise in said for text in exercise.references]
+    assert texts[1::2] == [item.references[item.gold[0]] for item in facts[:5]]
     leads = {document.text[:20] for document in wikipedia.leads() if wikipedia.split_of_lead(document) == "train"}
-    assert all(text[:20] in leads for text in (*texts[:6:2], *texts[6:]))
+    assert all(text[:20] in leads for text in texts[::2])
+
+
+@pytest.mark.parametrize("use", QUESTION_SETS)
+def test_questions_are_of_the_training_split_and_each_finds_its_answer_among_the_references(use: str) -> None:
+    items = {item.prompt: item for item in registry.load(use, split="train", items=23, seed=5)}
+    asked = exercises(use, 23, 5, 5)
+    assert len(asked) == 4  # 23 items give four times five, and three are left
+    for exercise in asked:
+        assert len(set(exercise.references)) == 5
+        for text, task in zip(exercise.references, exercise.tasks, strict=True):
+            item = items[task.prompt]
+            assert (item.references[item.gold[0]], item.answer) == (text, task.answer)
+    assert asked == exercises(use, 23, 5, 5)
 
 
 def test_help_teaches(tiny: tuple[Path, Path]) -> None:
