@@ -87,7 +87,7 @@ def main(
             raise QuantisationError(f"{path.parent} is no folder; make it, or give another --out")
         measured_model = MeasuredModel(settings, plan, tokens_per_memory)
         uses = {use: exercises(use, items, measured_model.memories_per_chunk, seed) for use in USES}
-        trained = _train(measured_model, uses, bytes_per_vector, seed)
+        trained = _train(measured_model, uses, bytes_per_vector)
         trained.fitted.codebook.save(path)
     except (DatasetError, QuantisationError, ValueError, OSError) as error:
         click.echo(f"error: {error}", err=True)
@@ -98,13 +98,13 @@ def main(
     click.echo(json.dumps(report) if as_json else _told(report))
 
 
-def _train(model: MeasuredModel, uses: Mapping[str, Sequence[Exercise]], bytes_per_vector: float, seed: int) -> Trained:
+def _train(model: MeasuredModel, uses: Mapping[str, Sequence[Exercise]], bytes_per_vector: float) -> Trained:
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("references"), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("references", total=None)
         return train_codebook(
-            model, uses, bytes_per_vector, seed, lambda done, total: bar.update(task, completed=done, total=total)
+            model, uses, bytes_per_vector, lambda done, total: bar.update(task, completed=done, total=total)
         )
 
 

@@ -34,7 +34,6 @@ def train_codebook(
     model: Model,
     uses: Mapping[str, Sequence[Exercise]],
     bytes_per_vector: float,
-    seed: int,
     progress: Callable[[int, int], None],
 ) -> Trained:
     """`uses`: name -> exercises; each use counts alike. `progress(done, total)` counts references.
@@ -51,7 +50,7 @@ def train_codebook(
     measured: dict[str, Sensitivity] = {}
     before = 0
     for name, exercises in uses.items():
-        measured[name] = model.measure(exercises, seed, partial(_told, progress, before, total))
+        measured[name] = model.measure(exercises, partial(_told, progress, before, total))
         before += sum(len(one.references) for one in exercises)
     mixed = mix(list(measured.values()))
     try:

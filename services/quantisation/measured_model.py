@@ -66,13 +66,11 @@ class MeasuredModel:
     def memories_per_chunk(self) -> int:
         return self.plan.memories_per_chunk
 
-    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
+    def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
         """See `Model`."""
         at_once = max(1, self._batch_size // self.plan.memories_per_chunk)
         batches = [self._batch(exercises[start : start + at_once]) for start in range(0, len(exercises), at_once)]
-        return measure_sensitivity(
-            self._transformer, self.plan, self._prefix_tokens, batches, seed=seed, progress=progress
-        )
+        return measure_sensitivity(self._transformer, self.plan, self._prefix_tokens, batches, progress)
 
     def _batch(self, exercises: Sequence[Exercise]) -> Batch:
         limit = self.plan.max_reference_tokens

@@ -24,5 +24,5 @@ class Model(Protocol):
     def memories_per_chunk(self) -> int:
         """How many memories one reader has beside each other."""
 
-    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
+    def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
         """See `model.quantisation.sensitivity`."""

@@ -29,8 +29,8 @@ class FakeModel:
     origin = CodebookOrigin("a" * 64, (0,), 10_000.0, 1)
     memories_per_chunk = 2
 
-    def measure(self, exercises: Sequence[Exercise], seed: int, progress: Progress) -> Sensitivity:
-        rng = np.random.default_rng(seed)
+    def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
+        rng = np.random.default_rng(0)
         num_references = sum(len(exercise.references) for exercise in exercises)
         progress(num_references)
         vectors = rng.standard_normal((2, 1, 1, 20 * num_references, 4)).astype(np.float32)
@@ -43,7 +43,7 @@ EXERCISE = Exercise(("one", "two"), (Task("", "one"), Task("Which?", " two")))
 def test_all_uses_are_measured_and_told_of_together() -> None:
     told: list[tuple[int, int]] = []
     uses = {"said": [EXERCISE], "asked": [EXERCISE, EXERCISE]}
-    trained = train_codebook(FakeModel(), uses, 1, 0, lambda done, total: told.append((done, total)))
+    trained = train_codebook(FakeModel(), uses, 1, lambda done, total: told.append((done, total)))
     assert told == [(2, 6), (6, 6)]
     assert trained.fitted.codebook.bytes_per_vector == 1
     assert (trained.num_vectors, trained.nll) == (120, {"said": 2.0, "asked": 4.0})
@@ -56,7 +56,7 @@ def test_all_uses_are_measured_and_told_of_together() -> None:
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(uses: dict[str, list[Exercise]], num_bytes: float, words: str) -> None:
     with pytest.raises(QuantisationError, match=words):
-        train_codebook(FakeModel(), uses, num_bytes, 0, lambda done, total: None)
+        train_codebook(FakeModel(), uses, num_bytes, lambda done, total: None)
 
 
 @pytest.fixture
