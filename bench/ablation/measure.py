@@ -158,5 +158,8 @@ class Ablation:
     def _add(self, key: str, scores: Sequence[AnswerScore], seconds: float) -> None:
         nll = [sum(score.nll) / len(score.nll) for score in scores]
         greedy = [all(score.is_greedy) for score in scores]
-        self._results.add(Cell(self._subject.key, self._set_name, key, nll, greedy, round(seconds, 1), self._sample))
+        subject = self._subject
+        self._results.add(
+            Cell(subject.key, self._set_name, key, nll, greedy, round(seconds, 1), self._sample, subject.heading)
+        )
         self._done(key)

@@ -68,6 +68,8 @@ def _subject(results: Results, subject: Subject) -> Iterator[str]:
     yield f"## {subject.name[0].upper()}{subject.name[1:]}"
     yield ""
     yield f"{subject.heading}. Items of each set: {subject.items}, seed {subject.seed}."
+    for name, headings in results.headings(subject).items():
+        yield f"Of {name}: {'; '.join(headings)}."
     yield f"Default plan `{plan.name}`: `{subject.plan}`."
     yield ""
     yield "| | " + " | ".join(f"{name}: NLL | greedy" for name in sets) + " |"

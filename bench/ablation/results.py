@@ -32,7 +32,7 @@ class Subject:
     items: int
     seed: int
     heading: str
-    """Date and machine."""
+    """Date and machine of its first run."""
 
     @property
     def key(self) -> str:
@@ -56,6 +56,8 @@ class Cell:
     seconds: float = 0.0
     sample: str = ""
     """Digest of the items: a set that was changed is measured anew."""
+    heading: str = ""
+    """Date and machine; "" where it is the subject's."""
 
     @property
     def mean(self) -> float:
@@ -142,6 +144,14 @@ class Results:
     def sets(self, subject: Subject) -> tuple[str, ...]:
         """Sets of which this subject has cells, in the order of measuring."""
         return tuple(dict.fromkeys(name for key, name, _ in self.cells if key == subject.key))
+
+    def headings(self, subject: Subject) -> dict[str, tuple[str, ...]]:
+        """Set -> dates and machines of its cells, where they are not the subject's."""
+        found: dict[str, dict[str, None]] = {}
+        for (key, name, _), cell in self.cells.items():
+            if key == subject.key and cell.heading not in {"", subject.heading}:
+                found.setdefault(name, {})[cell.heading] = None
+        return {name: tuple(headings) for name, headings in found.items()}
 
     def _take(self, value: dict[str, Any]) -> None:
         kind = value.pop("kind")

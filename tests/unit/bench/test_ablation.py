@@ -135,6 +135,14 @@ def test_the_page_and_its_picture(measured: Results, tmp_path: Path) -> None:
     assert (tmp_path / "images" / "ablation.png").stat().st_size > 10_000
 
 
+def test_the_page_says_where_a_set_was_measured_if_not_with_the_first(measured: Results) -> None:
+    assert "Of noise" not in page(measured, "images/ablation.png")
+    results = Results.read(measured.path)
+    moved = replace(next(iter(measured.cells.values())), heading="tomorrow, another machine")
+    results.cells[moved.subject, moved.set_name, moved.key] = moved
+    assert "Of noise: tomorrow, another machine." in page(results, "images/ablation.png")
+
+
 def test_points_need_their_baselines(tmp_path: Path) -> None:
     results = Results(tmp_path / "a.jsonl")
     results.add(SUBJECT)
