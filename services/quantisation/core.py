@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from model.codec.trellis_code import MAX_BITS
 from model.quantisation.fit import Fitted, fit_codebook
 from model.quantisation.sensitivity import Sensitivity, mix
 from services.quantisation.exercises import Exercise
@@ -40,6 +41,11 @@ def train_codebook(
 
     Raises QuantisationError if there are too few of them, or no room for so many bytes.
     """
+    most = model.head_dim * MAX_BITS / 8
+    if bytes_per_vector > most:
+        raise QuantisationError(
+            f"{bytes_per_vector:g} bytes a vector; a vector of {model.head_dim} numbers takes at most {most:g}"
+        )
     empty = [name for name, exercises in uses.items() if not exercises]
     if empty:
         raise QuantisationError(

@@ -63,6 +63,10 @@ class MeasuredModel:
         return self._origin
 
     @property
+    def head_dim(self) -> int:
+        return self._transformer.config.head_dim
+
+    @property
     def memories_per_chunk(self) -> int:
         return self.plan.memories_per_chunk
 

@@ -21,6 +21,10 @@ class Model(Protocol):
         """What a codebook of it is trained for."""
 
     @property
+    def head_dim(self) -> int:
+        """Numbers of a key or value vector."""
+
+    @property
     def memories_per_chunk(self) -> int:
         """How many memories one reader has beside each other."""
 

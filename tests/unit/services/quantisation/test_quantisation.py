@@ -27,9 +27,14 @@ class FakeModel:
     """Vectors are noise."""
 
     origin = CodebookOrigin("a" * 64, (0,), 10_000.0, 1)
+    head_dim = 4
     memories_per_chunk = 2
 
+    def __init__(self) -> None:
+        self.measured = 0
+
     def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
+        self.measured += 1
         rng = np.random.default_rng(0)
         num_references = sum(len(exercise.references) for exercise in exercises)
         progress(num_references)
@@ -52,11 +57,14 @@ def test_all_uses_are_measured_and_told_of_together() -> None:
 @pytest.mark.parametrize(
     ("uses", "num_bytes", "words"),
     [({"said": [EXERCISE], "asked": []}, 1, "no exercise of asked; ask for at least 2 items"),
-     ({"said": [EXERCISE]}, 9, "9 bytes")],
+     ({"said": [EXERCISE]}, 4.5, "4.5 bytes a vector; a vector of 4 numbers takes at most 4"),
+     ({"said": [EXERCISE]}, 0.01, "no codebook of 0.01 bytes")],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(uses: dict[str, list[Exercise]], num_bytes: float, words: str) -> None:
+    model = FakeModel()
     with pytest.raises(QuantisationError, match=words):
-        train_codebook(FakeModel(), uses, num_bytes, lambda done, total: None)
+        train_codebook(model, uses, num_bytes, lambda done, total: None)
+    assert model.measured == (num_bytes < 1), "work was done before a bad argument was refused"
 
 
 @pytest.fixture
