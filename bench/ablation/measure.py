@@ -50,8 +50,11 @@ def sample_of(items: Sequence[Item]) -> str:
 
 
 def picked(item: Item, count: int) -> tuple[str, ...]:
-    """`count` of an item's references, in their order: those that hold the answer first of all, then the others."""
-    first = [*item.gold, *(index for index in range(len(item.references)) if index not in item.gold)]
+    """`count` of an item's references, in their order: those that hold the answer first of all, then the others.
+
+    Of several that hold it the last come first: a text is gone on with from what stands directly before it.
+    """
+    first = [*reversed(item.gold), *(index for index in range(len(item.references)) if index not in item.gold)]
     return tuple(item.references[index] for index in sorted(first[:count]))
 
 

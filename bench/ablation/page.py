@@ -28,7 +28,8 @@ it.
   that memories go, ± its standard error.
 - **Greedy** is the share of items whose answer greedy generation gives to the letter.
 - The row in bold is the default plan. All rows of one set are the same items with the same references: those that hold
-  the answer, and others. With one memory only, it is one that holds it; with more, others are added.
+  the answer, and others. With one memory only, it is one that holds it; with more, others are added. Of a text to go on
+  with they are the chunks directly before, the nearest first.
 """
 
 

@@ -179,3 +179,5 @@ def test_references_that_hold_the_answer_are_never_left_out() -> None:
     assert picked(item, 1) == (item.references[4],)
     assert picked(item, 3) == (item.references[0], item.references[1], item.references[4])
     assert picked(item, 10) == item.references
+    text = replace(item, gold=tuple(range(10)))
+    assert picked(text, 2) == item.references[8:]  # what stands directly before
