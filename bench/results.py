@@ -23,6 +23,7 @@ from bench.paired import LIMIT, change
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.parent / "results.md"
 ALL = "none,rag,rag-gold,rag-wrong,memory,memory-wrong,rag+memory"
+THREE = "none,rag,memory"
 FOUR = "none,rag,memory,memory-wrong"
 FIVE = "none,rag,rag-wrong,memory,memory-wrong"
 UNTRAINED = ("--adapter", "none")
@@ -68,6 +69,9 @@ RUNS = (
     Run("continuation-16", "continuation", 96, FOUR, _tokens(16)),
     Run("fiction-bf16", "fiction", 96, "none,memory", ("--codec", "bf16", "--no-generate")),
     Run("fiction-trellis", "fiction", 96, "none,memory", ("--codec", "trellis", "--no-generate")),
+    Run("fiction-16-trellis", "fiction", 96, THREE, (*_tokens(16), "--codec", "trellis")),
+    Run("halueval-16-trellis", "halueval", 96, THREE, (*_tokens(16), "--codec", "trellis")),
+    Run("continuation-16-trellis", "continuation", 96, THREE, (*_tokens(16), "--codec", "trellis")),
     Run("fiction-untrained-8", "fiction", 192, FOUR, (*UNTRAINED, *_tokens(8))),
     Run("halueval-untrained-8", "halueval", 192, FOUR, (*UNTRAINED, *_tokens(8))),
     Run("continuation-untrained-8", "continuation", 96, FOUR, (*UNTRAINED, *_tokens(8))),
