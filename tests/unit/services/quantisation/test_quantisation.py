@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from model.checkpoint import read_config, weights_digest
 from model.codec.codebook import Codebook, CodebookError, CodebookOrigin
 from model.codec.resolve import codebook_origin, find_codebook, resolve_chain
 from model.quantisation.sensitivity import Sensitivity
+from model.training.batch import Batch
 from services.datasets import registry, wikipedia
 from services.quantisation import __main__ as command
+from services.quantisation import measured_model
+from services.quantisation.config import QuantisationSettings
 from services.quantisation.core import QuantisationError, train_codebook
 from services.quantisation.exercises import QUESTION_SETS, USES, Exercise, Task, exercises
+from services.quantisation.measured_model import MeasuredModel
 from services.quantisation.ports import Progress
 from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan
 
@@ -105,6 +110,32 @@ def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Pat
     for other in (replace(origin, weights=weights + "+adapter"), replace(origin, memory_layers=(1, 2))):
         with pytest.raises(CodebookError, match="train one for them"):
             resolve_chain(plan, config, other, codebook)
+
+
+def test_texts_are_said_again_within_one_chunk_and_questions_answered_in_as_many_as_they_need(
+    tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Batch] = []
+
+    def measure(*arguments: Any) -> str:
+        seen.extend(arguments[3])
+        return "measured"
+
+    monkeypatch.setattr(measured_model, "measure_sensitivity", measure)
+    settings = QuantisationSettings(model=str(tiny[0]), adapter="none", batch_size=10)
+    model = MeasuredModel(settings, str(tiny[1]), None)
+    said = Exercise(("a" * 200, "b", "c", "d", "e"), (Task("", "a" * 200),))
+    asked = Exercise(("f", "g", "h", "i", "j"), (Task("What? " * 20, " f"), Task("Which?", " g")))
+    assert model.measure([said, asked, said], lambda done: None) == "measured"
+    assert [len(batch.references) for batch in seen] == [10, 5]
+    assert len(seen[0].references[0]) == 128
+    again, first, second = seen[0].contexts
+    opening = len("\n\n")  # a token a letter
+    assert (len(again.tokens), again.num_scored) == (64, 64 - opening - 2)
+    assert again.chunk_references == ((0, 1, 2, 3, 4),)
+    assert (len(first.tokens), first.num_scored) == (opening + 120 + 2, 2)
+    assert first.chunk_references == ((5, 6, 7, 8, 9),) * 2
+    assert second.chunk_references == ((5, 6, 7, 8, 9),)
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tiny: tuple[Path, Path], tmp_path: Path) -> None:
