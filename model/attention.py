@@ -30,13 +30,16 @@ from model.packing import PackedLayout
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def grouped_attention(q_BKJD: Tensor, k_BKED: Tensor, v_BKED: Tensor, bias_B1JE: Tensor) -> Tensor:
-    """`y_BKJD`: the queries of one KV head's group lie side by side in J, so keys and values are never repeated."""
-    return functional.scaled_dot_product_attention(q_BKJD, k_BKED, v_BKED, bias_B1JE)
+def grouped_attention(q_BKJD: Tensor, k_BKED: Tensor, v_BKED: Tensor, bias_BKJE: Tensor) -> Tensor:
+    """`y_BKJD`: the queries of one KV head's group lie side by side in J, so keys and values are never repeated.
+
+    The bias may be one for all heads, and for all queries.
+    """
+    return functional.scaled_dot_product_attention(q_BKJD, k_BKED, v_BKED, bias_BKJE)
 
 
 def joint_attention(
-    q_BCKXD: Tensor, memory_kv_2BCKND: Tensor, context_kv_2BKED: Tensor, bias_BCXI: Tensor
+    q_BCKXD: Tensor, memory_kv_2BCKND: Tensor, context_kv_2BKED: Tensor, bias_BCKXI: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One softmax over each chunk's own memories and the context common to all chunks, I = N + E columns.
 
@@ -47,13 +50,21 @@ def joint_attention(
     context_kv_2BCKED = context_kv_2BKED[:, :, None].expand(-1, -1, num_chunks, -1, -1, -1)
     kv_2BCKID = torch.cat((memory_kv_2BCKND, context_kv_2BCKED), dim=4)
     k_JKID, v_JKID = kv_2BCKID.flatten(1, 2)
-    y_JKXD = grouped_attention(q_BCKXD.flatten(0, 1), k_JKID, v_JKID, bias_BCXI.flatten(0, 1)[:, None])
+    y_JKXD = grouped_attention(q_BCKXD.flatten(0, 1), k_JKID, v_JKID, bias_BCKXI.flatten(0, 1))
     return y_JKXD.view(q_BCKXD.shape), kv_2BCKID[0]
 
 
-def attention_weights(q_BKJD: Tensor, k_BKED: Tensor, bias_B1JE: Tensor) -> Tensor:
+def joint_bias(memory_bias_BCKN: Tensor, context_bias_BCXE: Tensor) -> Tensor:
+    """`bias_BCKXI` for `joint_attention`: memory rows differ by head, context rows by query."""
+    num_queries, num_kv_heads = context_bias_BCXE.shape[2], memory_bias_BCKN.shape[2]
+    memory_bias_BCKXN = memory_bias_BCKN[:, :, :, None].expand(-1, -1, -1, num_queries, -1)
+    context_bias_BCKXE = context_bias_BCXE[:, :, None].expand(-1, -1, num_kv_heads, -1, -1)
+    return torch.cat((memory_bias_BCKXN, context_bias_BCKXE), dim=-1)
+
+
+def attention_weights(q_BKJD: Tensor, k_BKED: Tensor, bias_BKJE: Tensor) -> Tensor:
     """The softmax itself, float32 `[B, K, J, E]`: only for reports, reading needs none of it."""
-    scores_BKJE = (q_BKJD.float() * q_BKJD.shape[-1] ** -0.5) @ k_BKED.float().mT + bias_B1JE
+    scores_BKJE = (q_BKJD.float() * q_BKJD.shape[-1] ** -0.5) @ k_BKED.float().mT + bias_BKJE
     return torch.softmax(scores_BKJE, dim=-1)
 
 

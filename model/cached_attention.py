@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.attention import attention_weights, causal_bias, grouped_attention, joint_attention
+from model.attention import attention_weights, causal_bias, grouped_attention, joint_attention, joint_bias
 from model.config import ModelConfig
 from model.kv_cache import KVCache
 from model.memory.collate import CollatedMemories
@@ -37,26 +37,30 @@ class DecodeAttention:
         self._row_B = torch.tensor([cache.num_prefix_tokens + cache.lengths[slot] - 1 for slot in slots], device=device)
         self._end = cache.num_prefix_tokens + max(cache.lengths[slot] for slot in slots)
         self._reads_memories = any(cache.num_memories[slot] for slot in slots)
-        self._row_in_memory_layer_B = self._row_B + cache.num_memory_rows
         self._reports = report_attention
         self._share_BM = torch.zeros(len(slots), cache.memories_per_chunk, device=device)
 
     def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor:
         """See `model.transformer.AttentionPass`."""
         config, cache, layer = self._config, self._cache, self._cache.layers[layer_index]
-        row_B = self._row_B if layer.memory_layer is None else self._row_in_memory_layer_B
-        layer.kv_2ZKED[:, self._slot_B, :, row_B] = rotated_TAD[:, config.num_heads :].unflatten(1, (2, -1))
+        num_memory_rows = layer.num_memory_rows
+        layer.kv_2ZKED[:, self._slot_B, :, num_memory_rows + self._row_B] = rotated_TAD[
+            :, config.num_heads :
+        ].unflatten(1, (2, -1))
+        reads_memories = self._reads_memories and num_memory_rows > 0
         # Memory rows come first: without a single memory the view begins behind them.
-        start = 0 if self._reads_memories else layer.num_memory_rows
-        k_ZKED, v_ZKED = layer.kv_2ZKED[:, self._slots, :, start : layer.num_memory_rows + self._end]
-        column = cache.num_memory_rows - layer.num_memory_rows
-        bias_Z11E = cache.bias_ZE[self._slots, None, None, column + start : cache.num_memory_rows + self._end]
+        start = 0 if reads_memories else num_memory_rows
+        k_ZKED, v_ZKED = layer.kv_2ZKED[:, self._slots, :, start : num_memory_rows + self._end]
+        bias_ZK1E = cache.bias_ZE[self._slots, None, None, : self._end]
+        if reads_memories:
+            memory_bias_ZK1N = layer.memory_bias_ZKN[self._slots, :, None]
+            bias_ZK1E = torch.cat((memory_bias_ZK1N, bias_ZK1E.expand(-1, config.num_kv_heads, -1, -1)), dim=-1)
         q_ZKGD = self._into_view(rotated_TAD[:, : config.num_heads].unflatten(1, (config.num_kv_heads, -1)))
-        y_ZKGD = grouped_attention(q_ZKGD, k_ZKED, v_ZKED, bias_Z11E)
-        if self._reports and layer.memory_layer is not None and self._reads_memories:
-            p_ZKGE = attention_weights(q_ZKGD, k_ZKED, bias_Z11E)
+        y_ZKGD = grouped_attention(q_ZKGD, k_ZKED, v_ZKED, bias_ZK1E)
+        if self._reports and reads_memories:
+            p_ZKGE = attention_weights(q_ZKGD, k_ZKED, bias_ZK1E)
             p_BKGE = p_ZKGE if self._place_B is None else p_ZKGE[self._place_B]
-            share_BN = p_BKGE[..., : layer.num_memory_rows].mean(dim=(1, 2))
+            share_BN = p_BKGE[..., :num_memory_rows].mean(dim=(1, 2))
             self._share_BM += _sum_rows(share_BN, cache.memories_per_chunk)
         return (y_ZKGD if self._place_B is None else y_ZKGD[self._place_B]).flatten(1)
 
@@ -105,9 +109,6 @@ class PrefillAttention:
         bias_BCQE = bias_JE.view(*self._is_token_BCQ.shape, self._end)
         bias_BCGQE = bias_BCQE[:, :, None].expand(-1, -1, config.heads_per_kv_head, -1, -1)
         self._bias_BCXE = bias_BCGQE.flatten(2, 3)
-        if memories is not None:
-            memory_bias_BCXN = memories.bias_BCN[:, :, None].expand(-1, -1, self._bias_BCXE.shape[2], -1)
-            self._bias_BCXI = torch.cat((memory_bias_BCXN, self._bias_BCXE), dim=-1)
         self._share_BCM = torch.zeros(len(slots), num_chunks, cache.memories_per_chunk, device=device)
 
     def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor:
@@ -121,15 +122,16 @@ class PrefillAttention:
         q_BCQKGD = q_BWHD.unflatten(2, (config.num_kv_heads, -1)).unflatten(1, (self._num_chunks, -1))
         q_BCKGQD = q_BCQKGD.permute(0, 1, 3, 4, 2, 5)
         q_BCKXD = q_BCKGQD.flatten(3, 4)
-        if layer.memory_layer is None or self._memories is None:
+        if layer.memory_layer is None or layer.num_memory_rows == 0 or self._memories is None:
             bias_B1JE = self._bias_BCXE.flatten(1, 2)[:, None]
             y_BKJD = grouped_attention(q_BCKXD.transpose(1, 2).flatten(2, 3), kv_2BKED[0], kv_2BKED[1], bias_B1JE)
             y_BCKXD = y_BKJD.unflatten(2, (self._num_chunks, -1)).transpose(1, 2)
         else:
             memory_kv_2BCKND = self._memories.layer(layer.memory_layer)
-            y_BCKXD, k_BCKID = joint_attention(q_BCKXD, memory_kv_2BCKND, kv_2BKED, self._bias_BCXI)
+            bias_BCKXI = joint_bias(self._memories.bias(layer.memory_layer), self._bias_BCXE)
+            y_BCKXD, k_BCKID = joint_attention(q_BCKXD, memory_kv_2BCKND, kv_2BKED, bias_BCKXI)
             if self._reports:
-                self._add_share(q_BCKXD, k_BCKID)
+                self._add_share(q_BCKXD, k_BCKID, bias_BCKXI, layer.num_memory_rows)
         y_BCQKGD = y_BCKXD.reshape(q_BCKGQD.shape).permute(0, 1, 4, 2, 3, 5)
         return self._layout.unpad(y_BCQKGD.flatten(3).flatten(1, 2))
 
@@ -140,9 +142,9 @@ class PrefillAttention:
         share_BCM: Tensor = self._share_BCM / (num_tokens_BC * num_memory_layers)[..., None]
         return share_BCM
 
-    def _add_share(self, q_BCKXD: Tensor, k_BCKID: Tensor) -> None:
-        p_JKXI = attention_weights(q_BCKXD.flatten(0, 1), k_BCKID.flatten(0, 1), self._bias_BCXI.flatten(0, 1)[:, None])
-        p_BCKXN = p_JKXI[..., : self._cache.num_memory_rows].unflatten(0, (-1, self._num_chunks))
+    def _add_share(self, q_BCKXD: Tensor, k_BCKID: Tensor, bias_BCKXI: Tensor, num_memory_rows: int) -> None:
+        p_JKXI = attention_weights(*(tensor.flatten(0, 1) for tensor in (q_BCKXD, k_BCKID, bias_BCKXI)))
+        p_BCKXN = p_JKXI[..., :num_memory_rows].unflatten(0, (-1, self._num_chunks))
         mean_BCQN = p_BCKXN.unflatten(3, (self._config.heads_per_kv_head, -1)).mean(dim=(2, 3))
         sum_BCN = (mean_BCQN * self._is_token_BCQ[..., None]).sum(dim=2)
         self._share_BCM += _sum_rows(sum_BCN, self._cache.memories_per_chunk)

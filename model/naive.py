@@ -60,8 +60,9 @@ def naive_logits(
                 if layer_index in plan.memory_layers:
                     memory_layer = plan.memory_layers.index(layer_index)
                     for memory in memories:
-                        keys += list(memory.k_LKSD[memory_layer, kv_head].double())
-                        values += list(memory.v_LKSD[memory_layer, kv_head].double())
+                        kept = _kept_tokens(memory, plan.pages(model.num_kv_heads), memory_layer, kv_head)
+                        keys += [key for key, _ in kept]
+                        values += [value for _, value in kept]
                 outputs.append(_attend(heads[token].queries[head], keys, values))
             hidden[token] = layer.finish(hidden[token], torch.cat(outputs))
     return torch.stack([model.logits(vector) for vector in hidden[num_prefix:]])
@@ -76,6 +77,7 @@ def naive_write(
     repeat = reference_tokens if plan.selection == "reconstruction" else ()
     hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens, *repeat)]
     kept_keys, kept_values, kept_places = [], [], []
+    tokens_per_page = min(plan.tokens_per_memory, len(reference_tokens))
     for layer_index in range(plan.memory_layers[-1] + 1):
         layer = model.layer(layer_index)
         plain = [layer.project(vector) for vector in hidden]
@@ -91,10 +93,14 @@ def naive_write(
                         model, plan, scored[num_prefix:], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
                     )
                 best_first = sorted((-score, place) for place, score in enumerate(scores))
-                places = sorted(place for _, place in best_first[: plan.tokens_per_memory])
-                kept_places.append(torch.tensor(places, dtype=torch.uint8))
-                kept_keys.append(torch.stack([heads[num_prefix + place].keys[kv_head] for place in places]))
-                kept_values.append(torch.stack([heads[num_prefix + place].values[kv_head] for place in places]))
+                num_pages = plan.pages(model.num_kv_heads)[memory_layer][kv_head]
+                best = sorted(place for _, place in best_first[: num_pages * plan.tokens_per_memory])
+                for page in range(num_pages):
+                    start = min(page * plan.tokens_per_memory, len(best) - tokens_per_page)
+                    places = best[start : start + tokens_per_page]
+                    kept_places.append(torch.tensor(places, dtype=torch.uint8))
+                    kept_keys.append(torch.stack([heads[num_prefix + place].keys[kv_head] for place in places]))
+                    kept_values.append(torch.stack([heads[num_prefix + place].values[kv_head] for place in places]))
         for token in range(len(hidden)):
             outputs = []
             for head in range(model.num_heads):
@@ -110,6 +116,19 @@ def naive_write(
         torch.stack(kept_places).unflatten(0, shape),
         len(reference_tokens),
     )
+
+
+def _kept_tokens(
+    memory: ExplicitMemory, pages_LK: Sequence[Sequence[int]], memory_layer: int, kv_head: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Key and value of every token the head kept, once each, whatever pages hold it."""
+    first = sum(map(sum, pages_LK[:memory_layer])) + sum(pages_LK[memory_layer][:kv_head])
+    by_position = {}
+    for page in range(first, first + pages_LK[memory_layer][kv_head]):
+        tensors = (memory.k_LKSD, memory.v_LKSD, memory.positions_LKS)
+        for key, value, position in zip(*(tensor.flatten(0, 1)[page] for tensor in tensors), strict=True):
+            by_position[int(position)] = (key.double(), value.double())
+    return list(by_position.values())
 
 
 def rotated(vector: Tensor, position: int, theta: float) -> Tensor:

@@ -34,7 +34,7 @@ class MemoryPlan:
     memory_layers: tuple[int, ...]
     """Layers whose attention reads memories, ascending, counted from 0."""
     tokens_per_memory: int
-    """S: tokens kept per memory layer and KV head; a shorter reference keeps all it has."""
+    """S: tokens kept per memory layer and KV head, in the mean over all; a shorter reference keeps all it has."""
     selection: str
     """How tokens are scored: "attention" (unmasked and un-rotated, paper 3.3), "reconstruction" (by a repeat of the
     reference), "causal", "random" or "value_norm"."""
@@ -54,16 +54,21 @@ class MemoryPlan:
     """Text that opens a context which reads memories."""
     codec: tuple[str, ...] = ("int8",)
     """Names of the codec stages, in the order of encoding."""
+    pages_per_head: tuple[tuple[int, ...], ...] = ()
+    """For each memory layer and KV head, how many times S tokens it keeps; as many in all as there are heads, so that
+    a memory is no larger. Empty: S each (`model.memory.pages`)."""
 
     def __post_init__(self) -> None:
         # JSON and callers may bring lists; the plan is hashable only with tuples.
         object.__setattr__(self, "memory_layers", tuple(self.memory_layers))
         object.__setattr__(self, "codec", tuple(self.codec))
+        object.__setattr__(self, "pages_per_head", tuple(map(tuple, self.pages_per_head)))
         _check_layers(self.memory_layers)
         _check_choice("selection", self.selection, SELECTIONS)
         _check_choice("group_combine", self.group_combine, GROUP_COMBINES)
         _check_range("max_reference_tokens", self.max_reference_tokens, 1, REFERENCE_TOKENS_LIMIT)
         _check_range("tokens_per_memory", self.tokens_per_memory, 1, self.max_reference_tokens)
+        _check_pages(self.pages_per_head, len(self.memory_layers))
         _check_range("query_chunk_tokens", self.query_chunk_tokens, 1, None)
         _check_range("memories_per_chunk", self.memories_per_chunk, 1, None)
         for name in ("name", "prefix", "context_bos", "separator"):
@@ -72,10 +77,17 @@ class MemoryPlan:
         if not self.codec or not all(isinstance(stage, str) and stage for stage in self.codec):
             raise ValueError(f"plan codec is {list(self.codec)!r}; name at least one stage, for example ['int8']")
 
-    @property
-    def memory_rows(self) -> int:
-        """M x S: rows of the KV cache that one sequence reserves for memories in each memory layer."""
-        return self.memories_per_chunk * self.tokens_per_memory
+    def pages(self, num_kv_heads: int) -> tuple[tuple[int, ...], ...]:
+        """`pages_per_head`, written out where it is empty."""
+        return self.pages_per_head or ((1,) * num_kv_heads,) * len(self.memory_layers)
+
+    def check_pages(self, num_kv_heads: int) -> None:
+        """Raises ValueError if `pages_per_head` is not for a model of so many KV heads."""
+        if any(len(counts) != num_kv_heads for counts in self.pages_per_head):
+            raise ValueError(
+                f"plan {self.name!r} gives pages to {[len(counts) for counts in self.pages_per_head]} heads of its "
+                f"memory layers, but the model has {num_kv_heads} KV heads in each; give one number for each head"
+            )
 
     def written(self) -> dict[str, Any]:
         """The fields that decide what a written memory holds, as JSON types; the codec speaks for itself.
@@ -111,6 +123,7 @@ class MemoryPlan:
                 f"plan {self.name!r} reads memories in layer {self.memory_layers[-1]}, but the model has "
                 f"{config.num_layers} layers (0 to {config.num_layers - 1}); choose layers within the model"
             )
+        self.check_pages(config.num_kv_heads)
         smallest_context = self.max_reference_tokens + self.query_chunk_tokens
         if smallest_context > config.max_context_tokens:
             raise ValueError(
@@ -127,7 +140,32 @@ class MemoryPlan:
 
 
 def _as_json_types(plan: MemoryPlan) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(plan).items()}
+    values = asdict(plan)
+    if not plan.pages_per_head:
+        del values["pages_per_head"]  # plans from before there were pages keep their text and fingerprint
+    return {key: _listed(value) for key, value in values.items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _check_pages(pages_per_head: tuple[tuple[int, ...], ...], num_layers: int) -> None:
+    if not pages_per_head:
+        return
+    counts = [count for of_layer in pages_per_head for count in of_layer]
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"plan pages_per_head is {pages_per_head!r}; give whole numbers from 0")
+    if len(pages_per_head) != num_layers or len({len(of_layer) for of_layer in pages_per_head}) != 1:
+        raise ValueError(
+            f"plan pages_per_head has {[len(of_layer) for of_layer in pages_per_head]} numbers in its layers; give one "
+            f"for each KV head in each of {num_layers} memory layers"
+        )
+    if sum(counts) != len(counts):
+        raise ValueError(
+            f"plan pages_per_head gives away {sum(counts)} pages, a memory has {len(counts)}, one for each head in the "
+            "mean; give as many"
+        )
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:

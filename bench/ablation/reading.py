@@ -105,6 +105,7 @@ class VariedReader(ModelRunner):
             k_LKSD=torch.cat((prefix_L2KPD[:, 0], memory.k_LKSD), dim=2),
             v_LKSD=torch.cat((prefix_L2KPD[:, 1], memory.v_LKSD), dim=2),
             positions_LKS=torch.cat((offsets_LKP, memory.positions_LKS), dim=2),
+            num_reference_tokens=memory.num_reference_tokens + self._written_prefix.num_tokens,
         )
 
 

@@ -48,6 +48,8 @@ class CodebookOrigin:
     """Base of the keys' rotation, which is undone before they are quantised."""
     num_prefix_tokens: int
     """P: the first reference token was rotated at this position."""
+    pages_per_head: tuple[tuple[int, ...], ...] = ()
+    """Which head's vectors lie in which page, as in the plan."""
 
     def rotation(self, head_dim: int) -> KeyRotation:
         """How its keys are turned."""
@@ -153,8 +155,9 @@ class Codebook:
             if metadata["format"] != _FORMAT:
                 raise CodebookError(f"{path} has codebook format {metadata['format']}, this code reads {_FORMAT}")
             origin = metadata["origin"]
+            pages = tuple(map(tuple, origin.get("pages_per_head", ())))
             return cls(
-                CodebookOrigin(**(origin | {"memory_layers": tuple(origin["memory_layers"])})),
+                CodebookOrigin(**(origin | {"memory_layers": tuple(origin["memory_layers"]), "pages_per_head": pages})),
                 arrays["mean"],
                 arrays["basis"],
                 arrays["bits"],
@@ -169,4 +172,7 @@ class Codebook:
         return {"mean": self.mean_2LKD, "basis": self.basis_2LKID, "bits": self.bits_2LKI, "levels": self.levels}
 
     def _metadata(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "origin": asdict(self.origin) | {"memory_layers": list(self.origin.memory_layers)}}
+        origin = asdict(self.origin)
+        if not self.origin.pages_per_head:
+            del origin["pages_per_head"]  # codebooks from before there were pages keep their identity
+        return {"format": _FORMAT, "origin": origin}

@@ -13,7 +13,7 @@ from model.plan import MemoryPlan
 
 def codebook_origin(plan: MemoryPlan, config: ModelConfig, *, weights: str, num_prefix_tokens: int) -> CodebookOrigin:
     """What a codebook for this model and plan is trained for; `weights` as in the model fingerprint."""
-    return CodebookOrigin(weights, plan.memory_layers, config.rope_theta, num_prefix_tokens)
+    return CodebookOrigin(weights, plan.memory_layers, config.rope_theta, num_prefix_tokens, plan.pages_per_head)
 
 
 def find_codebook(plan: MemoryPlan, given: str, beside: Path | None) -> Codebook | None:

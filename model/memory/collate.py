@@ -2,8 +2,9 @@
 
 Knows no cache and no queries.
 
-Shape letters: B items, C query chunks, M memories per chunk, S kept tokens, N = M*S rows, L memory layers, K KV heads,
-D head dimension, U different memories in the batch, X = B*C*M.
+Shape letters: B items, C query chunks, M memories per chunk, S kept tokens of a page, L memory layers, K KV heads,
+P = L*K pages of a memory, J pages of a layer's head that has most, N = M*J*S rows, D head dimension, U different
+memories in the batch, X = B*C*M.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.memory.explicit_memory import ExplicitMemory
+from model.memory.pages import PageTable, page_table
 from model.plan import MemoryPlan
 
 
@@ -34,24 +36,41 @@ def check_memories(memories: Sequence[ExplicitMemory], plan: MemoryPlan, config:
                 f"({expected[0]}, {expected[1]}, at most {plan.tokens_per_memory}, {expected[2]}): "
                 "write it with this plan"
             )
+        if num_kept != min(memory.num_reference_tokens, plan.tokens_per_memory):
+            raise ValueError(
+                f"memory {memory.reference_id!r} keeps {num_kept} of {memory.num_reference_tokens} tokens; plan "
+                f"{plan.name!r} keeps {plan.tokens_per_memory}, or all of a shorter reference: write it with this plan"
+            )
 
 
 @dataclass(frozen=True)
 class CollatedMemories:
     """The memories of a batch of query chunks. A memory that several chunks read is held once."""
 
-    kv_U2LKSD: Tensor
-    """Keys and values of the different memories, padded to S tokens."""
+    kv_U2PSD: Tensor
+    """Keys and values of the different memories, page by page, padded to S tokens."""
     index_BCM: Tensor
     """Which memory stands where; an absent one points anywhere."""
-    bias_BCN: Tensor
-    """What to add to the scores: 0 for a row, minus infinity for an absent one."""
+    num_tokens_BCM: Tensor
+    """Tokens of its reference; 0 of an absent one."""
+    pages: PageTable
 
     def layer(self, memory_layer: int) -> Tensor:
         """`kv_2BCKND` of the `memory_layer`-th memory layer."""
-        kv_X2KSD = self.kv_U2LKSD[:, :, memory_layer].index_select(0, self.index_BCM.flatten())
-        kv_BCM2KSD = kv_X2KSD.view(*self.index_BCM.shape, *kv_X2KSD.shape[1:])
-        return kv_BCM2KSD.permute(3, 0, 1, 4, 2, 5, 6).flatten(4, 5)
+        kv_U2KJSD = self.kv_U2PSD[:, :, self.pages.of_heads(memory_layer)]
+        kv_X2KJSD = kv_U2KJSD.index_select(0, self.index_BCM.flatten())
+        kv_BCM2KJSD = kv_X2KJSD.view(*self.index_BCM.shape, *kv_X2KJSD.shape[1:])
+        return kv_BCM2KJSD.permute(3, 0, 1, 4, 2, 5, 6, 7).flatten(4, 6)
+
+    def bias(self, memory_layer: int) -> Tensor:
+        """`bias_BCKN`: what to add to the scores: 0 for a row, minus infinity for one that is not shown."""
+        visible_BCMKJS = self.pages.visible(memory_layer)[self.num_tokens_BCM]
+        visible_BCKN = visible_BCMKJS.permute(0, 1, 3, 2, 4, 5).flatten(3)
+        return self.kv_U2PSD.new_zeros(visible_BCKN.shape).masked_fill_(~visible_BCKN, -torch.inf)
+
+    def num_rows(self, memory_layer: int) -> int:
+        """N of the `memory_layer`-th memory layer."""
+        return self.index_BCM.shape[2] * self.pages.num_rows(memory_layer)
 
 
 def collate(
@@ -66,8 +85,8 @@ def collate(
     """
     places: dict[int, int] = {}
     unique: list[ExplicitMemory] = []
-    num_kept_BCM = torch.zeros(len(chunk_memories), num_chunks, plan.memories_per_chunk, dtype=torch.long)
-    index_BCM = torch.zeros_like(num_kept_BCM)
+    num_tokens_BCM = torch.zeros(len(chunk_memories), num_chunks, plan.memories_per_chunk, dtype=torch.long)
+    index_BCM = torch.zeros_like(num_tokens_BCM)
     for item, chunks in enumerate(chunk_memories):
         for chunk, memories in enumerate(chunks):
             for place, memory in enumerate(memories):
@@ -75,19 +94,13 @@ def collate(
                     places[id(memory)] = len(unique)
                     unique.append(memory)
                 index_BCM[item, chunk, place] = places[id(memory)]
-                num_kept_BCM[item, chunk, place] = memory.num_kept_tokens
+                num_tokens_BCM[item, chunk, place] = memory.num_reference_tokens
     if not unique:
         return None
     num_layers, num_kv_heads, _, head_dim = unique[0].k_LKSD.shape
-    kept = plan.tokens_per_memory
-    kv_U2LKSD = like.new_zeros(len(unique), 2, num_layers, num_kv_heads, kept, head_dim)
+    kv_U2LKSD = like.new_zeros(len(unique), 2, num_layers, num_kv_heads, plan.tokens_per_memory, head_dim)
     for kv_2LKSD, memory in zip(kv_U2LKSD, unique, strict=True):
         kv_2LKSD[0, :, :, : memory.num_kept_tokens] = memory.k_LKSD
         kv_2LKSD[1, :, :, : memory.num_kept_tokens] = memory.v_LKSD
-    return CollatedMemories(kv_U2LKSD, index_BCM.to(like.device), row_bias(num_kept_BCM, kept, like))
-
-
-def row_bias(num_kept_BCM: Tensor, kept: int, like: Tensor) -> Tensor:
-    """`bias_BCN` of memories that have so many of `kept` rows; none for an absent one."""
-    is_absent_BCN = (torch.arange(kept) >= num_kept_BCM[..., None]).flatten(2)
-    return like.new_zeros(is_absent_BCN.shape).masked_fill_(is_absent_BCN.to(like.device), -torch.inf)
+    pages = page_table(plan, num_kv_heads, like.device)
+    return CollatedMemories(kv_U2LKSD.flatten(2, 3), index_BCM.to(like.device), num_tokens_BCM.to(like.device), pages)

@@ -1,7 +1,8 @@
 """Which tokens of a reference its memory keeps, for each memory layer and KV head. Knows no model and no storage.
 
-Shape letters: B references, T padded tokens, K KV heads, G query heads of one KV head, D head dimension, S kept tokens,
-P prefix tokens, E all rows that the repeat of a reference sees: P + 2T.
+Shape letters: B references, T padded tokens, K KV heads, G query heads of one KV head (in `choose_pages`: pages of a
+layer), D head dimension, S kept tokens of a page, N of a head, P prefix tokens, E all rows that the repeat of a
+reference sees: P + 2T.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.memory.pages import page_starts
 from model.plan import MemoryPlan
 
 
@@ -119,14 +121,31 @@ def combine_group(scores_BKGT: Tensor, how: str) -> Tensor:
     return scores_BKGT.amax(dim=2) if how == "max" else scores_BKGT.mean(dim=2)
 
 
-def most_scored(scores_BKT: Tensor, is_token_BT: Tensor, tokens_per_memory: int) -> Tensor:
-    """Places of the best tokens, `[B, K, S]`, ascending; of equals the first wins. S is at most T.
+def most_scored(scores_BKT: Tensor, is_token_BT: Tensor, num_kept: int) -> Tensor:
+    """Places of the best tokens, `[B, K, N]`, ascending; of equals the first wins. N is `num_kept`, at most T.
 
-    A reference of n < S tokens has its n places first; what follows is padding.
+    A reference of n < N tokens has its n places first; what follows is padding.
     """
     scores_BKT = scores_BKT.masked_fill(~is_token_BT[:, None], -torch.inf)
     best_first_BKT = scores_BKT.sort(dim=-1, descending=True, stable=True).indices
-    return best_first_BKT[..., :tokens_per_memory].sort(dim=-1).values
+    return best_first_BKT[..., :num_kept].sort(dim=-1).values
+
+
+def choose_pages(scores_BKT: Tensor, is_token_BT: Tensor, pages_K: Sequence[int], tokens_per_page: int) -> Tensor:
+    """Places of the best tokens of each head, page by page, `[B, G, S]`.
+
+    G is the sum of `pages_K`; S is `tokens_per_page`, at most T. A reference of n < S tokens has its n places first.
+    """
+    size = min(tokens_per_page, scores_BKT.shape[2])
+    places: list[Tensor] = []
+    lengths = is_token_BT.sum(dim=1).tolist()
+    for head, count in enumerate(pages_K):
+        kept_BN = most_scored(scores_BKT[:, head : head + 1], is_token_BT, count * tokens_per_page)[:, 0]
+        starts_BG = [page_starts(count, min(length, count * tokens_per_page), tokens_per_page) for length in lengths]
+        start_BG1 = torch.tensor(starts_BG, dtype=torch.long, device=kept_BN.device).view(len(lengths), count, 1)
+        column_BGS = start_BG1 + torch.arange(size, device=kept_BN.device)
+        places.append(kept_BN[:, None].expand(-1, count, -1).gather(2, column_BGS))
+    return torch.cat(places, dim=1)
 
 
 def random_scores(tokens: Sequence[int], memory_layer: int, num_kv_heads: int) -> Tensor:

@@ -3,8 +3,8 @@
 Knows token ids, no text; stores nothing.
 
 Shape letters: B references, T packed tokens, R padded tokens of a reference, W of a sequence (R, or 2R where each
-reference stands twice), A fused heads, H query heads, K KV heads, G = H/K, S kept tokens, D head dimension,
-L memory layers.
+reference stands twice), A fused heads, H query heads, K KV heads, G pages of a layer, S kept tokens of a page,
+D head dimension, L memory layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.attention import CausalAttention
 from model.memory.explicit_memory import ExplicitMemory
-from model.memory.sparsify import EncodedLayer, Repeat, most_scored, score_tokens
+from model.memory.pages import heads_of_pages
+from model.memory.sparsify import EncodedLayer, Repeat, choose_pages, score_tokens
 from model.packing import PackedLayout
 from model.plan import MemoryPlan
 from model.prefix import PrefixState
@@ -30,7 +31,7 @@ class EncodedReferences:
     """The memories of a batch as they come out of the model, all padded to the same number of kept tokens."""
 
     kv_2BLKSD: Tensor
-    """Rotated keys, and values."""
+    """Rotated keys, and values: L*K pages, in the order of `model.memory.pages`."""
     places_BLKS: Tensor
     """uint8: which token of the reference each row was; meaningless for padding, which comes last."""
 
@@ -71,9 +72,10 @@ def _encode(
     )
     transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
     kept = [attention.kept[memory_layer] for memory_layer in range(len(plan.memory_layers))]
+    shape = (len(kept), transformer.config.num_kv_heads)
     return EncodedReferences(
-        torch.stack([kv_2BKSD for kv_2BKSD, _ in kept], dim=2),
-        torch.stack([places_BKS for _, places_BKS in kept], dim=1).to(torch.uint8),
+        torch.cat([kv_2BGSD for kv_2BGSD, _ in kept], dim=2).unflatten(2, shape),
+        torch.cat([places_BGS for _, places_BGS in kept], dim=1).unflatten(1, shape).to(torch.uint8),
     )
 
 
@@ -143,7 +145,10 @@ class _WritingAttention:
         places_BLKS: Tensor | None,
     ) -> None:
         self._config, self._plan, self._layout, self._references = transformer.config, plan, layout, references
-        self._prefix, self._repeated, self._places_BLKS = prefix, repeated, places_BLKS
+        self._prefix, self._repeated = prefix, repeated
+        self._pages_LK = plan.pages(transformer.config.num_kv_heads)
+        pages_of_layer = [sum(pages_K) for pages_K in self._pages_LK]
+        self._places_LBGS = None if places_BLKS is None else places_BLKS.flatten(1, 2).split(pages_of_layer, dim=1)
         lengths_B = torch.tensor([len(tokens) for tokens in references], device=transformer.device)
         columns_R = torch.arange(max(map(len, references)), device=transformer.device)
         self._is_token_BR = columns_R < lengths_B[:, None]
@@ -166,18 +171,23 @@ class _WritingAttention:
         rotated_BAWD = self._layout.pad(rotated_TAD).transpose(1, 2)
         rotated = self._split(rotated_BAWD[:, :, :num_columns])
         _, k_rotated_BKRD, v_BKRD = rotated
-        if self._places_BLKS is not None:
-            places_BKS = self._places_BLKS[:, memory_layer].long()
+        pages_K = self._pages_LK[memory_layer]
+        if self._places_LBGS is not None:
+            places_BGS = self._places_LBGS[memory_layer].long()
         else:
             plain_BAWD = self._layout.pad(plain_TAD).transpose(1, 2)
             q_BKGRD, k_BKRD, _ = self._split(plain_BAWD[:, :, :num_columns])
             repeat = self._repeat(layer_index, rotated_BAWD) if self._repeated else None
             layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
             scores_BKR = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BR)
-            places_BKS = most_scored(scores_BKR, self._is_token_BR, self._plan.tokens_per_memory)
-        index_BKSD = places_BKS[..., None].expand(-1, -1, -1, self._config.head_dim)
-        kv_2BKSD = torch.stack((k_rotated_BKRD.gather(2, index_BKSD), v_BKRD.gather(2, index_BKSD)))
-        self.kept[memory_layer] = (kv_2BKSD, places_BKS)
+            places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_memory)
+        head_G = heads_of_pages(pages_K, places_BGS.device)
+        index_BGSD = places_BGS[..., None].expand(-1, -1, -1, self._config.head_dim)
+        k_BGRD, v_BGRD = k_rotated_BKRD[:, head_G], v_BKRD[:, head_G]
+        self.kept[memory_layer] = (
+            torch.stack((k_BGRD.gather(2, index_BGSD), v_BGRD.gather(2, index_BGSD))),
+            places_BGS,
+        )
 
     def _repeat(self, layer_index: int, rotated_BAWD: Tensor) -> Repeat:
         index_BARD = self._repeat_column_BR[:, None, :, None].expand(

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from model.attention import CausalAttention, causal_bias, joint_attention
+from model.attention import CausalAttention, causal_bias, joint_attention, joint_bias
 from model.config import ModelConfig
-from model.memory.collate import CollatedMemories, row_bias
+from model.memory.collate import CollatedMemories
+from model.memory.pages import page_table
 from model.memory.writer import encode_references
 from model.packing import PackedLayout
 from model.plan import MemoryPlan
@@ -104,17 +106,21 @@ def _choose(
     """The batch's memories with who reads which; None if nobody reads any."""
     if memory_kv_U2LKSD is None:
         return None
-    kept = memory_kv_U2LKSD.shape[4]
     # As lists first: a tensor is slow to fill one element at a time.
     num_places, absent = plan.memories_per_chunk, (0, 0)
     chosen = []
     for context in contexts:
-        rows = [[(one, min(kept, reference_lengths[one])) for one in row] for row in context.chunk_references or ()]
+        rows = [[(one, reference_lengths[one]) for one in row] for row in context.chunk_references or ()]
         rows += [[]] * (num_chunks - len(rows))
         chosen.append([row + [absent] * (num_places - len(row)) for row in rows])
-    index_BCM, num_kept_BCM = torch.tensor(chosen).unbind(dim=-1)
-    bias_BCN = row_bias(num_kept_BCM, kept, memory_kv_U2LKSD)
-    return CollatedMemories(memory_kv_U2LKSD, index_BCM.to(memory_kv_U2LKSD.device), bias_BCN)
+    index_BCM, num_tokens_BCM = torch.tensor(chosen, device=memory_kv_U2LKSD.device).unbind(dim=-1)
+    pages = page_table(plan, memory_kv_U2LKSD.shape[3], memory_kv_U2LKSD.device)
+    return CollatedMemories(_full_pages(memory_kv_U2LKSD, plan).flatten(2, 3), index_BCM, num_tokens_BCM, pages)
+
+
+def _full_pages(kv_U2LKSD: Tensor, plan: MemoryPlan) -> Tensor:
+    """Padded to the plan's S, where all references of a batch are shorter."""
+    return functional.pad(kv_U2LKSD, (0, 0, 0, plan.tokens_per_memory - kv_U2LKSD.shape[4]))
 
 
 class ReadingAttention:
@@ -140,23 +146,22 @@ class ReadingAttention:
         num_rows = prefix.num_tokens + layout.width
         bias_WE = causal_bias(torch.arange(layout.width, device=device), prefix.num_tokens, num_rows, dtype)
         bias_CXE = bias_WE.unflatten(0, (num_chunks, -1)).repeat(1, config.heads_per_kv_head, 1)
-        num_items, num_queries = layout.num_items, bias_CXE.shape[1]
-        memory_bias_BCXN = memories.bias_BCN[:, :, None].expand(-1, -1, num_queries, -1).to(dtype)
-        self._bias_BCXI = torch.cat((memory_bias_BCXN, bias_CXE.expand(num_items, -1, -1, -1)), dim=-1)
+        self._bias_BCXE = bias_CXE.expand(layout.num_items, -1, -1, -1)
 
     def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor:
         """See `model.transformer.AttentionPass`."""
-        if self._memories is None or layer_index not in self._plan.memory_layers:
+        memories, layers = self._memories, self._plan.memory_layers
+        if memories is None or layer_index not in layers or not memories.num_rows(layers.index(layer_index)):
             return self._causal.attend(layer_index, plain_TAD, rotated_TAD)
-        config = self._config
+        config, memory_layer = self._config, layers.index(layer_index)
         fused_BAWD = self._layout.pad(rotated_TAD).transpose(1, 2)
         q_BHWD, kv_B2KWD = fused_BAWD[:, : config.num_heads], fused_BAWD[:, config.num_heads :].unflatten(1, (2, -1))
         prefix_2BKPD = self._prefix.kv_2KPD[layer_index][:, None].expand(-1, len(q_BHWD), -1, -1, -1)
         kv_2BKED = torch.cat((prefix_2BKPD, kv_B2KWD.transpose(0, 1)), dim=3)
         q_BKGCQD = q_BHWD.unflatten(1, (config.num_kv_heads, -1)).unflatten(3, (self._num_chunks, -1))
         q_BCKGQD = q_BKGCQD.permute(0, 3, 1, 2, 4, 5)
-        memory_kv_2BCKND = self._memories.layer(self._plan.memory_layers.index(layer_index))
-        y_BCKXD, _ = joint_attention(q_BCKGQD.flatten(3, 4), memory_kv_2BCKND, kv_2BKED, self._bias_BCXI)
+        bias_BCKXI = joint_bias(memories.bias(memory_layer).to(self._bias_BCXE.dtype), self._bias_BCXE)
+        y_BCKXD, _ = joint_attention(q_BCKGQD.flatten(3, 4), memories.layer(memory_layer), kv_2BKED, bias_BCKXI)
         y_BCQKGD = y_BCKXD.reshape(q_BCKGQD.shape).permute(0, 1, 4, 2, 3, 5)
         return self._layout.unpad(y_BCQKGD.flatten(3).flatten(1, 2))
 

@@ -8,12 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.plan import MemoryPlan
 from model.runner import PrefillItem
 from tests.helpers.naive_twin import Twin
 from tests.helpers.tiny_model import random_memories, random_tokens, tiny_plan, tiny_runner
 
 CHUNK = 16
 SMALL = tiny_plan(query_chunk_tokens=CHUNK, max_reference_tokens=40)
+PAGED = replace(SMALL, pages_per_head=((0, 1), (3, 0)))
+ONE_LAYER = replace(SMALL, pages_per_head=((0, 0), (1, 3)))
+PLANS = pytest.mark.parametrize("plan", [SMALL, PAGED, ONE_LAYER], ids=["no pages", "paged", "one layer"])
 
 
 def test_prompt_chunks_each_with_their_own_memories():
@@ -24,10 +28,19 @@ def test_prompt_chunks_each_with_their_own_memories():
     twin.check()
 
 
+def test_memory_of_another_number_of_tokens_is_refused():
+    runner = tiny_runner(plan=SMALL)
+    (memory,) = random_memories(runner, 1, num_tokens=20)
+    runner.reset(0, reads_memories=True)
+    with pytest.raises(ValueError, match="keeps 6 of 4 tokens"):
+        runner.set_memories(0, [replace(memory, num_reference_tokens=4)])
+
+
 @pytest.mark.parametrize("num_tokens", [1, 15, 16, 17, 32, 47, 48])
 @pytest.mark.parametrize("num_memories", [0, 1, 3, 5])
-def test_any_prompt_length_and_number_of_memories(num_tokens: int, num_memories: int):
-    twin = Twin(tiny_runner(plan=SMALL))
+@PLANS
+def test_any_prompt_length_and_number_of_memories(num_tokens: int, num_memories: int, plan: MemoryPlan):
+    twin = Twin(tiny_runner(plan=plan))
     memories = random_memories(twin.runner, num_memories)
     twin.start(2)
     twin.prefill({2: (random_tokens(num_tokens), [memories] * -(-num_tokens // CHUNK))})
@@ -144,8 +157,19 @@ def test_swaps_in_the_middle_of_decoding():
     twin.check()
 
 
-def test_slot_is_clean_after_another_sequence():
-    twin = Twin(tiny_runner(plan=SMALL))
+@PLANS
+def test_references_shorter_than_their_pages(plan: MemoryPlan):
+    twin = Twin(tiny_runner(plan=plan))
+    memories = [random_memories(twin.runner, 1, seed, num_tokens)[0] for seed, num_tokens in enumerate((1, 6, 8, 13))]
+    twin.start(0)
+    twin.prefill({0: (random_tokens(20), [memories, memories[::-1]])})
+    twin.decode({0: 1})
+    twin.check()
+
+
+@PLANS
+def test_slot_is_clean_after_another_sequence(plan: MemoryPlan):
+    twin = Twin(tiny_runner(plan=plan))
     memories = random_memories(twin.runner, 5)
     for reads_memories, num_tokens in ((True, 60), (False, 20), (True, 5)):
         twin.start(1, reads_memories=reads_memories)
@@ -229,9 +253,9 @@ def _scenarios(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(_scenarios())
-def test_any_history_equals_the_naive_twin(steps: list[tuple[str, int, int, int]]):
-    twin = Twin(tiny_runner(plan=SMALL, num_slots=3, max_context_tokens=120))
+@given(_scenarios(), st.sampled_from([SMALL, PAGED, ONE_LAYER]))
+def test_any_history_equals_the_naive_twin(steps: list[tuple[str, int, int, int]], plan: MemoryPlan):
+    twin = Twin(tiny_runner(plan=plan, num_slots=3, max_context_tokens=120))
     pool = random_memories(twin.runner, 8, seed=1)
     reads = dict.fromkeys(range(3), True)
     for slot in reads:

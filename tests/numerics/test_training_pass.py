@@ -9,6 +9,7 @@ import torch
 
 from model.adapter import AdapterConfig, base_digest, merge_adapter, save_adapter
 from model.memory.writer import MemoryWriter
+from model.plan import MemoryPlan
 from model.runner import ModelRunner, PrefillItem
 from model.training.batch import Batch, Context
 from model.training.lora import adapter_factors, add_adapter
@@ -17,6 +18,8 @@ from model.transformer import Transformer
 from tests.helpers.tiny_model import PREFIX_TOKENS, random_tokens, tiny_plan, tiny_transformer
 
 PLAN = tiny_plan(query_chunk_tokens=16)
+PAGED = replace(PLAN, pages_per_head=((0, 1), (3, 0)))
+ONE_LAYER = replace(PLAN, pages_per_head=((0, 0), (1, 3)))
 REFERENCES = tuple(tuple(random_tokens(length, seed)) for seed, length in enumerate((20, 31, 4, 12)))
 LONG = Context(tuple(random_tokens(40, 10)), 25, ((0, 1), (2,), (1, 2, 3)))
 SHORT = Context(tuple(random_tokens(9, 11)), 3, ((3, 0),))
@@ -25,14 +28,14 @@ LONGER = Context(tuple(random_tokens(70, 13)), 4, ((0,), (1, 2), (3,), (0, 3), (
 LONGER_PLAIN = Context(tuple(random_tokens(140, 14)), 6)
 
 
-def step_on(transformer: Transformer) -> TrainingStep:
-    return TrainingStep(transformer, PLAN, PREFIX_TOKENS)
+def step_on(transformer: Transformer, plan: MemoryPlan = PLAN) -> TrainingStep:
+    return TrainingStep(transformer, plan, PREFIX_TOKENS)
 
 
-def served_nll(transformer: Transformer, context: Context) -> list[float]:
+def served_nll(transformer: Transformer, context: Context, plan: MemoryPlan) -> list[float]:
     """-log p of the scored tokens, by the runner, one token at a time."""
-    runner = ModelRunner(transformer, PLAN, prefix_tokens=PREFIX_TOKENS, num_slots=1, max_context_tokens=160)
-    memories = MemoryWriter(transformer, PLAN, runner.prefix).write(REFERENCES)
+    runner = ModelRunner(transformer, plan, prefix_tokens=PREFIX_TOKENS, num_slots=1, max_context_tokens=160)
+    memories = MemoryWriter(transformer, plan, runner.prefix).write(REFERENCES)
     runner.reset(0, reads_memories=context.reads_memories)
     losses = []
     for place, token in enumerate(context.tokens[:-1]):
@@ -48,12 +51,13 @@ def served_nll(transformer: Transformer, context: Context) -> list[float]:
     [[LONG, SHORT, PLAIN], [PLAIN, SHORT], [PLAIN], [SHORT], [PLAIN, LONGER, LONGER_PLAIN, LONG, SHORT, PLAIN]],
     ids=["chunks", "mixed", "plain", "reading", "of several lengths"],
 )
-def test_a_step_equals_serving(contexts: list[Context]) -> None:
+@pytest.mark.parametrize("plan", [PLAN, PAGED, ONE_LAYER], ids=["no pages", "paged", "one layer"])
+def test_a_step_equals_serving(contexts: list[Context], plan: MemoryPlan) -> None:
     transformer = tiny_transformer()
     references = REFERENCES if any(context.reads_memories for context in contexts) else ()
     with torch.no_grad():
-        _, cross_entropy_J, _ = step_on(transformer)(Batch(references, tuple(contexts), 6))
-    expected = [loss for context in contexts for loss in served_nll(transformer, context)]
+        _, cross_entropy_J, _ = step_on(transformer, plan)(Batch(references, tuple(contexts), 6))
+    expected = [loss for context in contexts for loss in served_nll(transformer, context, plan)]
     torch.testing.assert_close(cross_entropy_J, torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
 

@@ -29,6 +29,20 @@ def test_batch_equals_naive(selection: str, group_combine: str):
         torch.testing.assert_close(memory.v_LKSD.double(), expected.v_LKSD, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("pages_per_head", [((0, 1), (3, 0)), ((0, 0), (1, 3)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize("selection", ["attention", "reconstruction"])
+def test_pages_equal_naive(selection: str, pages_per_head: tuple[tuple[int, ...], ...]):
+    transformer = tiny_transformer()
+    plan = tiny_plan(selection=selection, pages_per_head=pages_per_head)
+    references = [random_tokens(length, seed=length) for length in (*LENGTHS, 11, 13, 20)]
+    writer = MemoryWriter(transformer, plan, encode_prefix(transformer, PREFIX_TOKENS), batch_size=4)
+    for tokens, memory in zip(references, writer.write(references), strict=True):
+        expected = naive_write(transformer, plan, PREFIX_TOKENS, tokens)
+        assert torch.equal(memory.positions_LKS, expected.positions_LKS)
+        torch.testing.assert_close(memory.k_LKSD.double(), expected.k_LKSD, atol=1e-4, rtol=0)
+        torch.testing.assert_close(memory.v_LKSD.double(), expected.v_LKSD, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("prefix_tokens", [(), (256, 1, 2)])
 @pytest.mark.parametrize("num_kv_heads", [1, 4])
 def test_other_prefixes_and_groups(prefix_tokens: tuple[int, ...], num_kv_heads: int):

@@ -9,6 +9,8 @@ from model.config import ModelConfig
 from model.plan import MemoryPlan
 from model.presets import memory_plan, memory_plan_names
 
+PAGES = ((0, 2), (1, 1))
+
 
 def a_plan(**changes: object) -> MemoryPlan:
     fields: dict[str, object] = {
@@ -74,6 +76,11 @@ def test_lists_become_tuples() -> None:
         ({"codec": ()}, "int8"),
         ({"codec": ("",)}, "int8"),
         ({"prefix": None}, "prefix"),
+        ({"pages_per_head": ((1, 1),)}, "2 memory layers"),
+        ({"pages_per_head": ((1, 1), (1,))}, r"\[2, 1\] numbers"),
+        ({"pages_per_head": ((2, 1), (1, 1))}, "gives away 5 pages, a memory has 4"),
+        ({"pages_per_head": ((3, -1), (1, 1))}, "-1"),
+        ({"pages_per_head": ((1.0, 1), (1, 1))}, "1.0"),
     ],
 )
 def test_contradictions_are_refused_by_name(changes: dict[str, object], named: str) -> None:
@@ -110,7 +117,7 @@ def test_validate_wants_room_for_references_and_one_chunk() -> None:
 
 def test_every_field_is_either_written_or_read_only() -> None:
     """A new field must be placed: does it change what a memory holds?"""
-    written = set(a_plan().written())
+    written = set(a_plan(pages_per_head=PAGES).written())
     assert written == {
         "memory_layers",
         "tokens_per_memory",
@@ -118,10 +125,25 @@ def test_every_field_is_either_written_or_read_only() -> None:
         "group_combine",
         "max_reference_tokens",
         "prefix",
+        "pages_per_head",
     }
     rest = {field.name for field in dataclasses.fields(MemoryPlan)} - written
     assert rest == {"name", "query_chunk_tokens", "memories_per_chunk", "context_bos", "separator", "codec"}
 
 
-def test_memory_rows() -> None:
-    assert a_plan(tokens_per_memory=8, memories_per_chunk=5).memory_rows == 40
+def test_pages_survive_json() -> None:
+    plan = a_plan(pages_per_head=[[0, 2], [1, 1]])
+    assert plan.pages_per_head == PAGES
+    assert MemoryPlan.from_json(plan.to_json()) == plan
+    assert plan.written()["pages_per_head"] == [[0, 2], [1, 1]]
+
+
+def test_a_plan_without_pages_reads_and_is_written_as_before_there_were_any() -> None:
+    assert "pages_per_head" not in a_plan().to_json()
+    assert a_plan().pages(num_kv_heads=2) == ((1, 1), (1, 1))
+
+
+def test_pages_are_for_the_models_heads() -> None:
+    a_plan(pages_per_head=PAGES).validate(a_config())
+    with pytest.raises(ValueError, match=r"\[1, 1\] heads.*2 KV heads"):
+        a_plan(pages_per_head=((2,), (0,))).validate(a_config())
