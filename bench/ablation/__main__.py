@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     sets = {name: _items(name, arguments) for name in _chosen("set", arguments.sets, names())}
     checkpoint = _checkpoint(arguments)
     checked = checkpoint.checked
-    plan, config = checked.plan, checked.config
+    # Every head keeps alike: axes pick layers and tokens of memories that were written for all layers.
+    plan, config = replace(checked.plan, pages_per_head=()), checked.config
     subject = Subject(
         name="untrained" if checked.adapter is None else f"adapter {checked.adapter.name}",
         weights=checkpoint.fingerprint,

@@ -34,6 +34,8 @@ class EncodedReferences:
     """Rotated keys, and values: L*K pages, in the order of `model.memory.pages`."""
     places_BLKS: Tensor
     """uint8: which token of the reference each row was; meaningless for padding, which comes last."""
+    scores_BLKR: Tensor | None
+    """What tokens were chosen by (`score_tokens`); None if they were given."""
 
 
 def encode_references(
@@ -76,6 +78,7 @@ def _encode(
     return EncodedReferences(
         torch.cat([kv_2BGSD for kv_2BGSD, _ in kept], dim=2).unflatten(2, shape),
         torch.cat([places_BGS for _, places_BGS in kept], dim=1).unflatten(1, shape).to(torch.uint8),
+        torch.stack(attention.scores, dim=1) if attention.scores else None,
     )
 
 
@@ -158,6 +161,7 @@ class _WritingAttention:
         # Memory layer -> kept keys and values, and their places. By number: with activation checkpointing a layer is
         # run twice.
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.scores: list[Tensor] = []
 
     def attend(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> Tensor | None:
         """See `model.transformer.AttentionPass`. The last memory layer needs neither output nor MLP (paper A.2)."""
@@ -180,6 +184,7 @@ class _WritingAttention:
             repeat = self._repeat(layer_index, rotated_BAWD) if self._repeated else None
             layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
             scores_BKR = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BR)
+            self.scores.append(scores_BKR)
             places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_memory)
         head_G = heads_of_pages(pages_K, places_BGS.device)
         index_BGSD = places_BGS[..., None].expand(-1, -1, -1, self._config.head_dim)

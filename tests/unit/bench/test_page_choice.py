@@ -1,0 +1,40 @@
+"""How pages are given out by shares, and what the shares are of."""
+
+import numpy as np
+
+from bench.page_choice import pages_by, shares
+from model.memory.writer import MemoryWriter
+from model.prefix import encode_prefix
+from services.evaluation.config import EvaluationSettings
+from services.evaluation.loading import Choices, check, load
+from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+
+
+def test_pages_follow_shares():
+    pages = pages_by(np.array([[0.5, 0.26], [0.24, 0.0]]))
+    assert pages == ((2, 1), (1, 0))
+    assert pages_by(np.full((3, 2), 1 / 6)) == ((1, 1), (1, 1), (1, 1))
+
+
+def test_flattened_shares_give_more_heads_a_page():
+    shares_LK = np.array([[0.85, 0.05], [0.05, 0.05]])
+    assert pages_by(shares_LK) == ((4, 0), (0, 0))
+    assert sum(count > 0 for counts in pages_by(shares_LK**0.3) for count in counts) > 1
+
+
+def test_shares_are_of_the_tokens_that_heads_score_highest(tmp_path):
+    """The same count, from memories that keep all their tokens of one head after the other."""
+    plan = tiny_plan(selection="value_norm", tokens_per_memory=3, prefix="")
+    path = tmp_path / "plan.json"
+    path.write_text(plan.to_json())
+    settings = EvaluationSettings(model=str(tiny_model_directory(tmp_path / "model")), adapter="none", dtype="float32")
+    checkpoint = load(settings, check(settings, Choices(plan=str(path))))
+    text = "seven tokens"
+    shares_LK = shares(checkpoint, [text])
+    assert shares_LK.sum() == 1
+    every = tiny_plan(selection="value_norm", tokens_per_memory=len(text), prefix="")
+    writer = MemoryWriter(checkpoint.transformer, every, encode_prefix(checkpoint.transformer, []))
+    (memory,) = writer.write([checkpoint.tokenizer.encode(text)])
+    length_LKT = memory.v_LKSD.norm(dim=-1)
+    least = length_LKT.flatten().sort(descending=True).values[3 * 4 - 1]
+    np.testing.assert_allclose(shares_LK, (length_LKT >= least).sum(dim=-1) / 12)
