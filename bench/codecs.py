@@ -74,7 +74,7 @@ def codec_row(checkpoint: Checkpoint, memories: Sequence[MemoryArrays], repeats:
     records = [chain.encode(memory, READER, READER) for memory in memories]
     packed = [chain.unpack(record, READER, READER) for record in records]
     decoded = [memory.to_arrays() for memory in Expander(chain, "cpu").expand(packed)]
-    shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
+    shape = plan.memory_shape(config)
     size = chain.record_bytes(shape, plan.max_reference_tokens)
     dense = 2 * config.num_layers * config.num_kv_heads * plan.max_reference_tokens * config.head_dim * 2
     errors = [

@@ -2,12 +2,12 @@
 
     python -m bench.page_choice                            # the shipped adapter: some 40 minutes of one core
     python -m bench.page_choice --items 4 --sets fiction   # does it run
-    python -m bench.page_choice --flatten 1,0.7 --plan runs/plan.json
+    python -m bench.page_choice --plan runs/plan.json      # and writes the plan with a page each and one by share
 
 Of training references every token has a score in every head, by which a plan chooses. Counted is which heads the best
-tokens of a memory belong to, if heads may keep what they like; pages are given out by these shares, or by shares made
-more alike (to a power below 1). Each table is then measured on held-out items of a seed of its own, beside one page for
-each head: the better is chosen there, so figures to believe are those of other items (docs/results.md).
+tokens of a memory belong to, if heads may keep what they like. Pages are given out by these shares alone, or every
+head has some and the rest goes by shares. Each table is then measured on held-out items of a seed of its own, beside
+one page for each head: which is better shows there, so figures to believe are those of other items (docs/results.md).
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from services.evaluation.measure import Task, measure
 from services.evaluation.modes import Mode
 
 _REFERENCES_AT_ONCE = 20
+_TABLES = {"all by share": (0, 1), "1 each, 3 by share": (1, 3), "1 each, 1 by share": (1, 1)}
+_CHOSEN = "1 each, 1 by share"
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,14 @@ def shares(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:
     return np.mean(counted, axis=0)
 
 
-def pages_by(shares_LK: NDArray[np.float64]) -> tuple[tuple[int, ...], ...]:
-    """As many pages as heads, one after the other to whom most of a share is still owed (Sainte-Laguë)."""
-    pages_LK = np.zeros(shares_LK.shape, dtype=int)
-    for _ in range(shares_LK.size):
-        owed_LK = shares_LK / (pages_LK + 0.5)
-        pages_LK.flat[owed_LK.argmax()] += 1
-    return tuple(tuple(map(int, pages_K)) for pages_K in pages_LK)
+def pages_by(shares_LK: NDArray[np.float64], each: int = 0, by_share: int = 1) -> tuple[tuple[int, ...], ...]:
+    """`each` pages for every head, and `by_share` times as many pages as heads one after the other to whom most of a
+    share is still owed (Sainte-Laguë)."""
+    given_LK = np.zeros(shares_LK.shape, dtype=int)
+    for _ in range(by_share * shares_LK.size):
+        owed_LK = shares_LK / (given_LK + 0.5)
+        given_LK.flat[owed_LK.argmax()] += 1
+    return tuple(tuple(int(count) + each for count in given_K) for given_K in given_LK)
 
 
 def measured(
@@ -118,13 +121,14 @@ def page(rows: Sequence[Row], shares_LK: NDArray[np.float64], plan: MemoryPlan, 
     lines = [
         "# How many tokens each head keeps",
         "",
-        f"`python -m bench.page_choice`, {heading()}. Adapter: {arguments.adapter}; pages of {plan.tokens_per_memory} "
-        f"tokens; shares over the references of {arguments.items} training items of each set; figures of "
-        f"{arguments.items} held-out items, seed {arguments.seed}. Written by the script: do not edit it.",
+        f"`python -m bench.page_choice`, {heading()}. Adapter: {arguments.adapter}; {plan.tokens_per_memory} tokens "
+        f"per KV head in the mean; shares over the references of {arguments.items} training items of each set; figures "
+        f"of {arguments.items} held-out items, seed {arguments.seed}. Written by the script: do not edit it.",
         "",
         "Every memory below has the same size. *Gap closed* is the share of the way from no references to five as "
         "text; beside it the change of NLL against one page for each head, ± the standard error of the paired "
-        "difference. *Power 0.7*: shares of the best tokens to this power.",
+        "difference. *1 each, 1 by share*: every head has one page of half as many tokens, as many pages again go by "
+        "share.",
         "",
         f"| pages | {' | '.join(f'{name}: gap closed | NLL' for name in sets)} |",
         f"| --- | {' | '.join('---: | ---:' for _ in sets)} |",
@@ -153,10 +157,9 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=101, help="of the samples (%(default)s)")
     parser.add_argument("--not-seed", type=int, default=7, help="whose items are left out (%(default)s)")
     parser.add_argument("--adapter", default="auto", help="folder of an adapter, none, or auto (%(default)s)")
-    parser.add_argument("--tokens", type=int, default=8, help="of a page (%(default)s)")
-    parser.add_argument("--flatten", default="1,0.7,0.5", help="powers of the shares (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=8, help="per KV head in the mean (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
-    parser.add_argument("--plan", type=Path, help="also write the plan of the first power to this file")
+    parser.add_argument("--plan", type=Path, help=f"also write the plan `{_CHOSEN}` to this file")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page (%(default)s)")
     arguments = parser.parse_args(given)
     arguments.sets = [name.strip() for name in arguments.sets.split(",")]
@@ -174,18 +177,17 @@ def main(given: Sequence[str] | None = None) -> None:
             for text in item.references
         ]
         shares_LK = shares(checkpoint, list(dict.fromkeys(texts)))
-        plans = {"one each": one_each} | {
-            f"power {power}": replace(one_each, pages_per_head=pages_by(shares_LK ** float(power)))
-            for power in arguments.flatten.split(",")
+        plans: dict[str, MemoryPlan] = {"1 each": one_each} | {
+            name: replace(one_each, pages_per_head=pages_by(shares_LK, each, by_share))
+            for name, (each, by_share) in _TABLES.items()
         }
+        if arguments.plan is not None:
+            arguments.plan.write_text(plans[_CHOSEN].to_json() + "\n", encoding="utf-8")
         rows = measured(checkpoint, settings, plans, arguments)
     except (ValueError, DatasetError, OSError) as error:
         sys.exit(f"error: {error}")
     (arguments.out / "page-choice.md").write_text(page(rows, shares_LK, one_each, arguments), encoding="utf-8")
     print(f"written: {arguments.out / 'page-choice.md'}")
-    if arguments.plan is not None:
-        arguments.plan.write_text(list(plans.values())[1].to_json() + "\n", encoding="utf-8")
-        print(f"written: {arguments.plan}")
 
 
 if __name__ == "__main__":

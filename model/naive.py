@@ -77,7 +77,7 @@ def naive_write(
     repeat = reference_tokens if plan.selection == "reconstruction" else ()
     hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens, *repeat)]
     kept_keys, kept_values, kept_places = [], [], []
-    tokens_per_page = min(plan.tokens_per_memory, len(reference_tokens))
+    tokens_per_page = min(plan.tokens_per_page, len(reference_tokens))
     for layer_index in range(plan.memory_layers[-1] + 1):
         layer = model.layer(layer_index)
         plain = [layer.project(vector) for vector in hidden]
@@ -94,9 +94,9 @@ def naive_write(
                     )
                 best_first = sorted((-score, place) for place, score in enumerate(scores))
                 num_pages = plan.pages(model.num_kv_heads)[memory_layer][kv_head]
-                best = sorted(place for _, place in best_first[: num_pages * plan.tokens_per_memory])
+                best = sorted(place for _, place in best_first[: num_pages * plan.tokens_per_page])
                 for page in range(num_pages):
-                    start = min(page * plan.tokens_per_memory, len(best) - tokens_per_page)
+                    start = min(page * plan.tokens_per_page, len(best) - tokens_per_page)
                     places = best[start : start + tokens_per_page]
                     kept_places.append(torch.tensor(places, dtype=torch.uint8))
                     kept_keys.append(torch.stack([heads[num_prefix + place].keys[kv_head] for place in places]))
@@ -109,7 +109,7 @@ def naive_write(
                 values = [seen.values[kv_head] for seen in heads[: token + 1]]
                 outputs.append(_attend(heads[token].queries[head], keys, values))
             hidden[token] = layer.finish(hidden[token], torch.cat(outputs))
-    shape = (len(plan.memory_layers), model.num_kv_heads)
+    shape = plan.memory_shape(transformer.config)[:2]
     return ExplicitMemory(
         torch.stack(kept_keys).unflatten(0, shape),
         torch.stack(kept_values).unflatten(0, shape),

@@ -55,8 +55,9 @@ class MemoryPlan:
     codec: tuple[str, ...] = ("int8",)
     """Names of the codec stages, in the order of encoding."""
     pages_per_head: tuple[tuple[int, ...], ...] = ()
-    """For each memory layer and KV head, how many times S tokens it keeps; as many in all as there are heads, so that
-    a memory is no larger. Empty: S each (`model.memory.pages`)."""
+    """For each memory layer and KV head, how many pages of a memory it fills; in all once, twice, ... as many as there
+    are heads, and a page is S tokens, half of S, ..., so that a memory is no larger. Empty: one each
+    (`model.memory.pages`)."""
 
     def __post_init__(self) -> None:
         # JSON and callers may bring lists; the plan is hashable only with tuples.
@@ -68,7 +69,7 @@ class MemoryPlan:
         _check_choice("group_combine", self.group_combine, GROUP_COMBINES)
         _check_range("max_reference_tokens", self.max_reference_tokens, 1, REFERENCE_TOKENS_LIMIT)
         _check_range("tokens_per_memory", self.tokens_per_memory, 1, self.max_reference_tokens)
-        _check_pages(self.pages_per_head, len(self.memory_layers))
+        _check_pages(self.pages_per_head, len(self.memory_layers), self.tokens_per_memory)
         _check_range("query_chunk_tokens", self.query_chunk_tokens, 1, None)
         _check_range("memories_per_chunk", self.memories_per_chunk, 1, None)
         for name in ("name", "prefix", "context_bos", "separator"):
@@ -76,6 +77,22 @@ class MemoryPlan:
                 raise ValueError(f"plan field {name} is {getattr(self, name)!r}; give text")
         if not self.codec or not all(isinstance(stage, str) and stage for stage in self.codec):
             raise ValueError(f"plan codec is {list(self.codec)!r}; name at least one stage, for example ['int8']")
+
+    @property
+    def pages_each(self) -> int:
+        """Pages of a head, in the mean over all."""
+        num_heads = sum(map(len, self.pages_per_head))
+        return sum(map(sum, self.pages_per_head)) // num_heads if num_heads else 1
+
+    @property
+    def tokens_per_page(self) -> int:
+        """Tokens that one page holds."""
+        return self.tokens_per_memory // self.pages_each
+
+    def memory_shape(self, config: ModelConfig) -> tuple[int, int, int, int]:
+        """Of the keys of a full reference: memory layers, pages of a layer in the mean, tokens of a page, head dim."""
+        pages_of_layer = self.pages_each * config.num_kv_heads
+        return len(self.memory_layers), pages_of_layer, self.tokens_per_page, config.head_dim
 
     def pages(self, num_kv_heads: int) -> tuple[tuple[int, ...], ...]:
         """`pages_per_head`, written out where it is empty."""
@@ -150,7 +167,7 @@ def _listed(value: Any) -> Any:
     return [_listed(one) for one in value] if isinstance(value, tuple) else value
 
 
-def _check_pages(pages_per_head: tuple[tuple[int, ...], ...], num_layers: int) -> None:
+def _check_pages(pages_per_head: tuple[tuple[int, ...], ...], num_layers: int, tokens_per_memory: int) -> None:
     if not pages_per_head:
         return
     counts = [count for of_layer in pages_per_head for count in of_layer]
@@ -161,10 +178,16 @@ def _check_pages(pages_per_head: tuple[tuple[int, ...], ...], num_layers: int) -
             f"plan pages_per_head has {[len(of_layer) for of_layer in pages_per_head]} numbers in its layers; give one "
             f"for each KV head in each of {num_layers} memory layers"
         )
-    if sum(counts) != len(counts):
+    pages_each, too_many = divmod(sum(counts), len(counts))
+    if too_many or not pages_each:
         raise ValueError(
-            f"plan pages_per_head gives away {sum(counts)} pages, a memory has {len(counts)}, one for each head in the "
-            "mean; give as many"
+            f"plan pages_per_head gives away {sum(counts)} pages; give as many as there are heads, {len(counts)}, or a "
+            "multiple of that"
+        )
+    if tokens_per_memory % pages_each:
+        raise ValueError(
+            f"plan tokens_per_memory is {tokens_per_memory}, which {pages_each} pages a head in the mean cannot share; "
+            f"give a multiple of {pages_each}"
         )
 
 

@@ -2,7 +2,7 @@
 
 Knows shapes and ranges, not how they are stored nor which model they came from.
 
-Shape letters: L memory layers, K KV heads, S kept tokens, D head dimension.
+Shape letters: L memory layers, K KV heads (or pages of a layer, `model.memory.pages`), S kept tokens, D head dimension.
 """
 
 from __future__ import annotations

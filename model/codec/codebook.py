@@ -4,7 +4,8 @@ It says how a vector of 64 numbers becomes other 64 numbers, sorted by how much 
 bits each of them is kept, and which numbers those bits can mean. `model/quantisation/` makes it; this file knows only
 its form, its identity and what it was made for.
 
-Shape letters: 2 keys and values, L memory layers, K KV heads, D head dimension, I numbers of a vector (D of them).
+Shape letters: 2 keys and values, L memory layers, K KV heads (or pages of a layer), D head dimension, I numbers of a
+vector (D of them).
 """
 
 from __future__ import annotations

@@ -16,6 +16,12 @@ def codebook_origin(plan: MemoryPlan, config: ModelConfig, *, weights: str, num_
     return CodebookOrigin(weights, plan.memory_layers, config.rope_theta, num_prefix_tokens, plan.pages_per_head)
 
 
+def codebook_shape(plan: MemoryPlan, config: ModelConfig) -> tuple[int, int, int]:
+    """(L, K, D) of a codebook for this model and plan."""
+    num_layers, num_pages, _, head_dim = plan.memory_shape(config)
+    return num_layers, num_pages, head_dim
+
+
 def find_codebook(plan: MemoryPlan, given: str, beside: Path | None) -> Codebook | None:
     """The codebook at the path `given`, or the one in the folder `beside` if none is given; None if none is needed.
 
@@ -44,5 +50,5 @@ def resolve_chain(
     Raises ValueError: an unknown stage; CodebookError: a codebook of another model, plan or shape.
     """
     if codebook is not None:
-        codebook.check(origin, (len(plan.memory_layers), config.num_kv_heads, config.head_dim))
+        codebook.check(origin, codebook_shape(plan, config))
     return CodecChain.from_plan(plan, codebook)

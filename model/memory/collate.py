@@ -2,9 +2,9 @@
 
 Knows no cache and no queries.
 
-Shape letters: B items, C query chunks, M memories per chunk, S kept tokens of a page, L memory layers, K KV heads,
-P = L*K pages of a memory, J pages of a layer's head that has most, N = M*J*S rows, D head dimension, U different
-memories in the batch, X = B*C*M.
+Shape letters: B items, C query chunks, M memories per chunk, S kept tokens of a page, L memory layers, K KV heads (of
+stored tensors: pages of a layer), P pages of a memory, J pages of a layer's head that has most, N = M*J*S rows, D head
+dimension, U different memories in the batch, X = B*C*M.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def check_memories(memories: Sequence[ExplicitMemory], plan: MemoryPlan, config:
             f"{len(memories)} memories for one query chunk; plan {plan.name!r} reads at most {plan.memories_per_chunk}"
         )
     for memory in memories:
-        num_layers, num_kv_heads, num_kept, head_dim = memory.k_LKSD.shape
-        expected = (len(plan.memory_layers), config.num_kv_heads, config.head_dim)
-        if (num_layers, num_kv_heads, head_dim) != expected or num_kept > plan.tokens_per_memory:
+        num_layers, num_pages, num_kept, head_dim = memory.k_LKSD.shape
+        expected = plan.memory_shape(config)
+        if (num_layers, num_pages, head_dim) != (*expected[:2], expected[3]) or num_kept > expected[2]:
             raise ValueError(
                 f"memory {memory.reference_id!r} has shape {tuple(memory.k_LKSD.shape)}; plan {plan.name!r} reads "
-                f"({expected[0]}, {expected[1]}, at most {plan.tokens_per_memory}, {expected[2]}): "
+                f"({expected[0]}, {expected[1]}, at most {expected[2]}, {expected[3]}): "
                 "write it with this plan"
             )
-        if num_kept != min(memory.num_reference_tokens, plan.tokens_per_memory):
+        if num_kept != min(memory.num_reference_tokens, expected[2]):
             raise ValueError(
                 f"memory {memory.reference_id!r} keeps {num_kept} of {memory.num_reference_tokens} tokens; plan "
-                f"{plan.name!r} keeps {plan.tokens_per_memory}, or all of a shorter reference: write it with this plan"
+                f"{plan.name!r} keeps {expected[2]}, or all of a shorter reference: write it with this plan"
             )
 
 
@@ -97,10 +97,10 @@ def collate(
                 num_tokens_BCM[item, chunk, place] = memory.num_reference_tokens
     if not unique:
         return None
-    num_layers, num_kv_heads, _, head_dim = unique[0].k_LKSD.shape
-    kv_U2LKSD = like.new_zeros(len(unique), 2, num_layers, num_kv_heads, plan.tokens_per_memory, head_dim)
+    num_layers, num_pages, _, head_dim = unique[0].k_LKSD.shape
+    kv_U2LKSD = like.new_zeros(len(unique), 2, num_layers, num_pages, plan.tokens_per_page, head_dim)
     for kv_2LKSD, memory in zip(kv_U2LKSD, unique, strict=True):
         kv_2LKSD[0, :, :, : memory.num_kept_tokens] = memory.k_LKSD
         kv_2LKSD[1, :, :, : memory.num_kept_tokens] = memory.v_LKSD
-    pages = page_table(plan, num_kv_heads, like.device)
+    pages = page_table(plan, num_pages // plan.pages_each, like.device)
     return CollatedMemories(kv_U2LKSD.flatten(2, 3), index_BCM.to(like.device), num_tokens_BCM.to(like.device), pages)

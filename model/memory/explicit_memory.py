@@ -1,6 +1,7 @@
 """One explicit memory as tensors: the kept keys and values of one reference. Knows no codec, no cache and no model.
 
-Shape letters: L memory layers, K KV heads, S kept tokens, D head dimension.
+Shape letters: L memory layers, K pages of a layer in the mean (of most plans one for each KV head: `pages.py`), S kept
+tokens of a page, D head dimension.
 """
 
 from __future__ import annotations

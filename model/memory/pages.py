@@ -1,7 +1,8 @@
 """Pages: how the tokens of a memory are spread over its heads.
 
-A memory is L*K pages of S tokens, whatever the plan. It says how many of them each head fills (`pages_per_head`); they
-lie in the order of layers, heads, and tokens within a head:
+A memory is L*K pages of S tokens, or r*L*K of S/r: all plans of one S are of equal size. A plan says how many of them
+each head fills (`pages_per_head`); they lie in the order of layers, heads, and tokens within a head, and arrays of
+pages have r*K of them in each of L layers, whosever they are:
 
     pages_per_head   ((1, 0), (2, 1))
     page             0: layer 0, head 0 | 1: layer 1, head 0 | 2: layer 1, head 0, further on | 3: layer 1, head 1
@@ -9,8 +10,8 @@ lie in the order of layers, heads, and tokens within a head:
 A reference may have fewer tokens than the pages of a head. The last page then begins before the end of the one before
 it and holds some of its tokens again, so that all pages are full; a reader is shown each token once. Knows no model.
 
-Shape letters: L memory layers, K KV heads, S kept tokens of a page, J pages of the head that has most, P = L*K pages,
-G pages of a layer, R tokens of a reference, from 0 for an absent one.
+Shape letters: L memory layers, K KV heads, S kept tokens of a page, J pages of the head that has most, G pages of a
+layer, R tokens of a reference, from 0 for an absent one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class PageTable:
     def __init__(self, plan: MemoryPlan, num_kv_heads: int, device: torch.device) -> None:
         """Raises ValueError if the plan's pages are not for so many KV heads."""
         plan.check_pages(num_kv_heads)
-        size = plan.tokens_per_memory
+        size = plan.tokens_per_page
         self.tokens_per_page, self.longest_reference = size, plan.max_reference_tokens
         counts_LK = plan.pages(num_kv_heads)
         firsts = iter(accumulate((count for counts_K in counts_LK for count in counts_K), initial=0))

@@ -31,7 +31,7 @@ class EncodedReferences:
     """The memories of a batch as they come out of the model, all padded to the same number of kept tokens."""
 
     kv_2BLKSD: Tensor
-    """Rotated keys, and values: L*K pages, in the order of `model.memory.pages`."""
+    """Rotated keys, and values: pages, K for a layer in the mean, in the order of `model.memory.pages`."""
     places_BLKS: Tensor
     """uint8: which token of the reference each row was; meaningless for padding, which comes last."""
     scores_BLKR: Tensor | None
@@ -74,7 +74,7 @@ def _encode(
     )
     transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
     kept = [attention.kept[memory_layer] for memory_layer in range(len(plan.memory_layers))]
-    shape = (len(kept), transformer.config.num_kv_heads)
+    shape = plan.memory_shape(transformer.config)[:2]
     return EncodedReferences(
         torch.cat([kv_2BGSD for kv_2BGSD, _ in kept], dim=2).unflatten(2, shape),
         torch.cat([places_BGS for _, places_BGS in kept], dim=1).unflatten(1, shape).to(torch.uint8),
@@ -116,7 +116,7 @@ class MemoryWriter:
         encoded = encode_references(self._transformer, self._plan, self._prefix, references)
         memories = []
         for item, (tokens, reference_id) in enumerate(zip(references, ids, strict=True)):
-            kept = min(len(tokens), self._plan.tokens_per_memory)
+            kept = min(len(tokens), self._plan.tokens_per_page)
             # Cloned: a memory must not keep the whole batch alive.
             k_LKSD, v_LKSD = (kv_LKSD[:, :, :kept].clone() for kv_LKSD in encoded.kv_2BLKSD[:, item])
             places_LKS = encoded.places_BLKS[item, :, :, :kept].clone()
@@ -185,7 +185,7 @@ class _WritingAttention:
             layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
             scores_BKR = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BR)
             self.scores.append(scores_BKR)
-            places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_memory)
+            places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_page)
         head_G = heads_of_pages(pages_K, places_BGS.device)
         index_BGSD = places_BGS[..., None].expand(-1, -1, -1, self._config.head_dim)
         k_BGRD, v_BGRD = k_rotated_BKRD[:, head_G], v_BKRD[:, head_G]

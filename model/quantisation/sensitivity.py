@@ -4,8 +4,8 @@ References are written as for serving and read by contexts that need them. The g
 stored vector it reads is what `directions` is made of: it sees which layers, heads and directions are read at all. Keys
 are taken at position 0, as they are quantised.
 
-Shape letters: U references, 2 keys and values, L memory layers, K KV heads, S kept tokens, N vectors, D head dimension,
-J scored tokens, R memories read: each context has its own of each reference it reads.
+Shape letters: U references, 2 keys and values, L memory layers, K KV heads (or pages of a layer), S kept tokens, N
+vectors, D head dimension, J scored tokens, R memories read: each context has its own of each reference it reads.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def measure_sensitivity(
     Raises ValueError if no reference fills a memory.
     """
     rotation = KeyRotation(transformer.config.rope_theta, len(prefix_tokens), transformer.config.head_dim)
-    num_layers, num_kv_heads, head_dim = len(plan.memory_layers), transformer.config.num_kv_heads, rotation.head_dim
-    fisher_2LKDD = np.zeros((2, num_layers, num_kv_heads, head_dim, head_dim))
+    num_layers, num_pages, size, head_dim = plan.memory_shape(transformer.config)
+    fisher_2LKDD = np.zeros((2, num_layers, num_pages, head_dim, head_dim))
     vectors: list[NDArray[np.float32]] = []
     sum_nll, num_scored, num_references, num_read = 0.0, 0, 0, 0
     for batch in batches:
@@ -75,15 +75,15 @@ def measure_sensitivity(
         loss = torch.nn.functional.cross_entropy(transformer.logits(hidden_JC), targets_J, reduction="sum")
         (gradient_R2LKSD,) = torch.autograd.grad(loss, kv_R2LKSD)
         fisher_2LKDD += _outer(gradient_R2LKSD, places_ULKS[read], rotation)
-        num_read += sum(min(length, plan.tokens_per_memory) for length in lengths)
+        num_read += sum(min(length, size) for length in lengths)
         for kv_2LKSD, places_LKS, tokens in zip(kv_U2LKSD, places_ULKS, batch.references, strict=True):
-            if len(tokens) >= plan.tokens_per_memory:
+            if len(tokens) >= size:
                 vectors.append(_at_position_0(kv_2LKSD, places_LKS, rotation))
         sum_nll, num_scored = sum_nll + float(loss.detach()), num_scored + len(targets_J)
         num_references += len(batch.references)
         progress(num_references)
     if not vectors:
-        raise ValueError(f"none of {num_references} references has {plan.tokens_per_memory} tokens; give longer ones")
+        raise ValueError(f"none of {num_references} references has {size} tokens; give longer ones")
     return Sensitivity(
         np.concatenate(vectors, axis=3), (fisher_2LKDD / num_read).astype(np.float32), sum_nll / num_scored
     )

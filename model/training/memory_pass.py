@@ -114,13 +114,13 @@ def _choose(
         rows += [[]] * (num_chunks - len(rows))
         chosen.append([row + [absent] * (num_places - len(row)) for row in rows])
     index_BCM, num_tokens_BCM = torch.tensor(chosen, device=memory_kv_U2LKSD.device).unbind(dim=-1)
-    pages = page_table(plan, memory_kv_U2LKSD.shape[3], memory_kv_U2LKSD.device)
+    pages = page_table(plan, memory_kv_U2LKSD.shape[3] // plan.pages_each, memory_kv_U2LKSD.device)
     return CollatedMemories(_full_pages(memory_kv_U2LKSD, plan).flatten(2, 3), index_BCM, num_tokens_BCM, pages)
 
 
 def _full_pages(kv_U2LKSD: Tensor, plan: MemoryPlan) -> Tensor:
-    """Padded to the plan's S, where all references of a batch are shorter."""
-    return functional.pad(kv_U2LKSD, (0, 0, 0, plan.tokens_per_memory - kv_U2LKSD.shape[4]))
+    """Padded to full pages, where all references of a batch are shorter."""
+    return functional.pad(kv_U2LKSD, (0, 0, 0, plan.tokens_per_page - kv_U2LKSD.shape[4]))
 
 
 class ReadingAttention:

@@ -142,7 +142,7 @@ def _template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 def _info(runner: ModelRunner, codec: CodecChain, fingerprint: str, dtype: str, directory: Path) -> DecoderInfo:
     config, plan = runner.config, runner.plan
-    shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
+    shape = plan.memory_shape(config)
     name = config.name or directory.name
     return DecoderInfo(
         model=name,

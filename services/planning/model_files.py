@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model.codec.chain import CodecChain
 from model.codec.codebook import CODEBOOK_FILE, Codebook
-from model.codec.resolve import find_codebook
+from model.codec.resolve import codebook_shape, find_codebook
 from model.config import ModelConfig
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
@@ -49,9 +49,8 @@ class ModelFiles:
 
     def record_bytes(self, config: ModelConfig, plan: MemoryPlan, plan_name: str | None) -> int:
         """Size of the record that the plan's codec stores for a full reference. Raises ValueError."""
-        shape = (len(plan.memory_layers), config.num_kv_heads, plan.tokens_per_memory, config.head_dim)
         chain = CodecChain.from_plan(plan, self._codebook_of(config, plan, plan_name))
-        return chain.record_bytes(shape, plan.max_reference_tokens)
+        return chain.record_bytes(plan.memory_shape(config), plan.max_reference_tokens)
 
     def _codebook_of(self, config: ModelConfig, plan: MemoryPlan, plan_name: str | None) -> Codebook | None:
         """The one given, or the one beside the plan's file. Of what it was trained for, weights and prefix are not
@@ -60,5 +59,5 @@ class ModelFiles:
         codebook = find_codebook(plan, self._codebook, folder if (folder / CODEBOOK_FILE).is_file() else None)
         if codebook is not None:
             origin = replace(codebook.origin, memory_layers=plan.memory_layers, rope_theta=config.rope_theta)
-            codebook.check(origin, (len(plan.memory_layers), config.num_kv_heads, config.head_dim))
+            codebook.check(origin, codebook_shape(plan, config))
         return codebook

@@ -17,7 +17,10 @@ CHUNK = 16
 SMALL = tiny_plan(query_chunk_tokens=CHUNK, max_reference_tokens=40)
 PAGED = replace(SMALL, pages_per_head=((0, 1), (3, 0)))
 ONE_LAYER = replace(SMALL, pages_per_head=((0, 0), (1, 3)))
-PLANS = pytest.mark.parametrize("plan", [SMALL, PAGED, ONE_LAYER], ids=["no pages", "paged", "one layer"])
+SMALL_PAGES = replace(SMALL, pages_per_head=((1, 5), (4, 2)))
+PLANS = pytest.mark.parametrize(
+    "plan", [SMALL, PAGED, ONE_LAYER, SMALL_PAGES], ids=["no pages", "paged", "one layer", "small pages"]
+)
 
 
 def test_prompt_chunks_each_with_their_own_memories():
@@ -253,7 +256,7 @@ def _scenarios(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(_scenarios(), st.sampled_from([SMALL, PAGED, ONE_LAYER]))
+@given(_scenarios(), st.sampled_from([SMALL, PAGED, ONE_LAYER, SMALL_PAGES]))
 def test_any_history_equals_the_naive_twin(steps: list[tuple[str, int, int, int]], plan: MemoryPlan):
     twin = Twin(tiny_runner(plan=plan, num_slots=3, max_context_tokens=120))
     pool = random_memories(twin.runner, 8, seed=1)

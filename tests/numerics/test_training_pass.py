@@ -20,6 +20,7 @@ from tests.helpers.tiny_model import PREFIX_TOKENS, random_tokens, tiny_plan, ti
 PLAN = tiny_plan(query_chunk_tokens=16)
 PAGED = replace(PLAN, pages_per_head=((0, 1), (3, 0)))
 ONE_LAYER = replace(PLAN, pages_per_head=((0, 0), (1, 3)))
+SMALL_PAGES = replace(PLAN, pages_per_head=((1, 5), (4, 2)))
 REFERENCES = tuple(tuple(random_tokens(length, seed)) for seed, length in enumerate((20, 31, 4, 12)))
 LONG = Context(tuple(random_tokens(40, 10)), 25, ((0, 1), (2,), (1, 2, 3)))
 SHORT = Context(tuple(random_tokens(9, 11)), 3, ((3, 0),))
@@ -51,7 +52,9 @@ def served_nll(transformer: Transformer, context: Context, plan: MemoryPlan) -> 
     [[LONG, SHORT, PLAIN], [PLAIN, SHORT], [PLAIN], [SHORT], [PLAIN, LONGER, LONGER_PLAIN, LONG, SHORT, PLAIN]],
     ids=["chunks", "mixed", "plain", "reading", "of several lengths"],
 )
-@pytest.mark.parametrize("plan", [PLAN, PAGED, ONE_LAYER], ids=["no pages", "paged", "one layer"])
+@pytest.mark.parametrize(
+    "plan", [PLAN, PAGED, ONE_LAYER, SMALL_PAGES], ids=["no pages", "paged", "one layer", "small pages"]
+)
 def test_a_step_equals_serving(contexts: list[Context], plan: MemoryPlan) -> None:
     transformer = tiny_transformer()
     references = REFERENCES if any(context.reads_memories for context in contexts) else ()

@@ -29,7 +29,7 @@ def test_batch_equals_naive(selection: str, group_combine: str):
         torch.testing.assert_close(memory.v_LKSD.double(), expected.v_LKSD, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("pages_per_head", [((0, 1), (3, 0)), ((0, 0), (1, 3)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize("pages_per_head", [((0, 1), (3, 0)), ((0, 0), (1, 3)), ((1, 1), (1, 1)), ((1, 5), (4, 2))])
 @pytest.mark.parametrize("selection", ["attention", "reconstruction"])
 def test_pages_equal_naive(selection: str, pages_per_head: tuple[tuple[int, ...], ...]):
     transformer = tiny_transformer()

@@ -16,10 +16,11 @@ def test_pages_follow_shares():
     assert pages_by(np.full((3, 2), 1 / 6)) == ((1, 1), (1, 1), (1, 1))
 
 
-def test_flattened_shares_give_more_heads_a_page():
+def test_every_head_may_have_some_and_the_rest_goes_by_share():
     shares_LK = np.array([[0.85, 0.05], [0.05, 0.05]])
     assert pages_by(shares_LK) == ((4, 0), (0, 0))
-    assert sum(count > 0 for counts in pages_by(shares_LK**0.3) for count in counts) > 1
+    assert pages_by(shares_LK, each=1) == ((5, 1), (1, 1))
+    assert pages_by(shares_LK, each=1, by_share=2) == ((9, 1), (1, 1))
 
 
 def test_shares_are_of_the_tokens_that_heads_score_highest(tmp_path):

@@ -78,7 +78,9 @@ def test_lists_become_tuples() -> None:
         ({"prefix": None}, "prefix"),
         ({"pages_per_head": ((1, 1),)}, "2 memory layers"),
         ({"pages_per_head": ((1, 1), (1,))}, r"\[2, 1\] numbers"),
-        ({"pages_per_head": ((2, 1), (1, 1))}, "gives away 5 pages, a memory has 4"),
+        ({"pages_per_head": ((2, 1), (1, 1))}, "gives away 5 pages; give as many as there are heads, 4, or a multiple"),
+        ({"pages_per_head": ((0, 0), (0, 0))}, "gives away 0 pages"),
+        ({"pages_per_head": ((2, 2), (2, 2)), "tokens_per_memory": 7}, "is 7, which 2 pages.*a multiple of 2"),
         ({"pages_per_head": ((3, -1), (1, 1))}, "-1"),
         ({"pages_per_head": ((1.0, 1), (1, 1))}, "1.0"),
     ],
@@ -141,6 +143,13 @@ def test_pages_survive_json() -> None:
 def test_a_plan_without_pages_reads_and_is_written_as_before_there_were_any() -> None:
     assert "pages_per_head" not in a_plan().to_json()
     assert a_plan().pages(num_kv_heads=2) == ((1, 1), (1, 1))
+
+
+def test_more_pages_are_smaller_and_a_memory_as_large() -> None:
+    plan = a_plan(pages_per_head=((1, 2), (4, 1)))
+    assert (plan.pages_each, plan.tokens_per_page) == (2, 4)
+    assert plan.memory_shape(a_config()) == (2, 4, 4, 16)
+    assert a_plan().memory_shape(a_config()) == a_plan(pages_per_head=PAGES).memory_shape(a_config()) == (2, 2, 8, 16)
 
 
 def test_pages_are_for_the_models_heads() -> None:
