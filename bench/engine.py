@@ -3,13 +3,15 @@
     python -m bench.engine                                    # the default model's shape, on the processor
     python -m bench.engine --device cuda --sequences 1 8 64
     python -m bench.engine --device cuda --config paper-2.4b  # the paper's model
+    python -m bench.engine --plan a.json b.json               # memories under two plans, side by side
 
 Weights are random, in the shape of a named config: speed does not depend on their values. Prompts are random tokens.
 Arms, run one after the other in every repeat:
 
     none           the prompt
     rag            five references of 128 tokens as text before it
-    memory         five memories, new ones for every 64 tokens; they lie on the device, nothing is recalled or expanded
+    memory         five memories, new ones for every 64 tokens; they lie on the device, nothing is recalled or expanded;
+                   once for each plan
 
 All sequences of a batch start at once. `first token` is the mean over them, `tokens/s` those of the whole batch after
 everyone's first, `whole` from the start to the last token; median and interquartile range over the repeats.
@@ -34,6 +36,7 @@ from model.engine.task import GenerationTask
 from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
+from model.plan_file import read_plan
 from model.presets import model_config, model_config_names, plan_made_for
 from model.runner import ModelRunner
 from model.training.initial import initial_transformer
@@ -154,28 +157,32 @@ def main() -> None:
     parser.add_argument("--output", type=int, default=128, help="tokens")
     parser.add_argument("--memories", type=int, default=40, help="to draw from")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--plan", nargs="+", default=[], help="presets or JSON files; else the one made for the config")
     options = parser.parse_args()
     config = model_config(options.config)
-    plan = plan_made_for(config)
-    bench = prepare(config, plan, options)
+    plans = {name: read_plan(name) for name in options.plan} or {"memory": plan_made_for(config)}
+    benches = {name: prepare(config, plan, options) for name, plan in plans.items()}
+    first, *_ = benches.values()
+    arms = {"none": (first, "none"), "rag": (first, "rag")} | {name: (one, "memory") for name, one in benches.items()}
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
     print(
-        f"{heading()} · {where} · {options.dtype} · {options.config}, plan {plan.name} · prompt {options.prompt}, "
+        f"{heading()} · {where} · {options.dtype} · {options.config} · prompt {options.prompt}, "
         f"output {options.output} tokens · n = {options.repeats}\n"
     )
     print("| " + " | ".join(TITLES) + " |\n" + "|---" * len(TITLES) + "|")
     for count in options.sequences:
-        samples = {arm: Sample() for arm in ARMS}
+        samples = {name: Sample() for name in arms}
         for repeat in range(options.repeats + 1):
-            for arm, sample in samples.items():
+            for name, sample in samples.items():
+                bench, arm = arms[name]
                 first_ms, tokens_per_s, whole_ms = bench.run(arm, count)
                 # The first time warms up.
                 if repeat:
                     sample.first_ms.append(first_ms)
                     sample.tokens_per_s.append(tokens_per_s)
                     sample.whole_ms.append(whole_ms)
-        for arm, sample in samples.items():
-            print("| " + " | ".join([str(count), arm, *sample.cells()]) + " |", flush=True)
+        for name, sample in samples.items():
+            print("| " + " | ".join([str(count), name, *sample.cells()]) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ def main(
     """Train the codebook of the codec `trellis`: memories in a few bytes a vector, for one model and memory plan.
 
     References are written and read, to see how keys and values lie and which of their directions the model needs; bits
-    go where they save the most loss. A changed model, adapter or choice of layers needs a new codebook; another
-    number of tokens per memory does not. docs/compression.md tells how, and what it costs.
+    go where they save the most loss. A changed model, adapter, choice of layers or of pages needs a new codebook;
+    another number of tokens per memory does not. docs/compression.md tells how, and what it costs.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.checkpoint import read_config, weights_digest
 from model.codec.codebook import Codebook, CodebookOrigin
-from model.codec.resolve import codebook_origin
+from model.codec.resolve import codebook_origin, codebook_shape
 from model.plan import MemoryPlan
 from model.quantisation.levels import normal_levels
 
@@ -35,4 +35,4 @@ def codebook_for(directory: Path, plan: MemoryPlan, num_prefix_tokens: int) -> C
     """One that a reader of this model directory and plan takes; its directions are random."""
     config = read_config(directory)
     origin = codebook_origin(plan, config, weights=weights_digest(directory), num_prefix_tokens=num_prefix_tokens)
-    return replace(a_codebook(len(plan.memory_layers), config.num_kv_heads, config.head_dim), origin=origin)
+    return replace(a_codebook(*codebook_shape(plan, config)), origin=origin)

@@ -1,4 +1,4 @@
-"""The decoder as a process under a plan that names the codec trellis: writes, stores, loads and reads by a codebook."""
+"""The decoder as a process, a plan with pages and the codec trellis: writes, stores, loads and reads by a codebook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.decoder_stack import BANK, TEXTS, DecoderStack, decoder_stack
 from tests.helpers.processes import ROOT
 from tests.helpers.tiny_model import PREFIX_TOKENS, tiny_model_directory, tiny_plan
 
-PLAN = tiny_plan(codec=("trellis",))
+PLAN = tiny_plan(codec=("trellis",), pages_per_head=((1, 5), (4, 2)))
 REQUEST = GenerationRequest(Mode.MEMORY, prompt=TEXTS[3][:50], bank=BANK, max_tokens=60)
 
 
@@ -47,8 +47,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DecoderStack]:
 
 async def test_records_of_the_codebooks_size_are_stored_and_read_back_alike(stack: DecoderStack) -> None:
     codebook = Codebook.load(stack.folder / CODEBOOK_FILE)
-    num_layers, num_kv_heads, head_dim = codebook.shape
-    shape = (num_layers, num_kv_heads, PLAN.tokens_per_memory, head_dim)
+    num_layers, num_pages, head_dim = codebook.shape
+    shape = (num_layers, num_pages, PLAN.tokens_per_page, head_dim)
     async with DecoderClient(stack.decoder.address) as decoder:
         info = await decoder.info()
         before = await decoder.generate_once(REQUEST)
@@ -89,6 +89,6 @@ def test_a_codebook_of_another_shape_ends_the_start_in_one_line(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    assert "was trained for (layers, KV heads, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in done.stderr
+    assert "was trained for (layers, KV heads, head dim) (3, 2, 16), the model and plan have (2, 6, 16)" in done.stderr
     assert "train one for them (memory3 quantise)" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -23,6 +23,14 @@ def test_a_saved_codebook_is_loaded_with_its_identity(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["codebook.safetensors"]
 
 
+def test_pages_are_kept_with_it_and_part_of_its_identity(tmp_path: Path) -> None:
+    book = a_codebook()
+    paged = replace(book, origin=replace(book.origin, pages_per_head=((1, 1), (2, 0), (1, 1))))
+    paged.save(tmp_path / "codebook.safetensors")
+    assert Codebook.load(tmp_path / "codebook.safetensors").origin == paged.origin
+    assert paged.identity != book.identity
+
+
 def test_identity_is_over_every_array_and_the_origin() -> None:
     book = a_codebook()
     changed = [replace(book, origin=replace(book.origin, weights="b" * 64))]
@@ -49,6 +57,7 @@ def test_bytes_per_vector_is_a_mean() -> None:
         ("memory_layers", (0, 1, 3), r"memory_layers \(0, 1, 2\).*\(0, 1, 3\)"),
         ("rope_theta", 1e6, "rope_theta 10000.0.*1000000.0"),
         ("num_prefix_tokens", 2, "num_prefix_tokens 1.*have 2"),
+        ("pages_per_head", ((1, 1), (2, 0), (1, 1)), r"pages_per_head \(\).*\(\(1, 1\), \(2, 0\), \(1, 1\)\)"),
     ],
 )
 def test_another_model_or_plan_is_refused_with_both_sides(field: str, value: object, named: str) -> None:
