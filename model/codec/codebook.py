@@ -129,7 +129,7 @@ class Codebook:
 
     def check(self, wanted: CodebookOrigin, shape: tuple[int, int, int]) -> None:
         """Raises CodebookError, naming both sides, unless it was trained for this model and plan of (L, K, D)."""
-        pairs = [("(layers, KV heads, head dim)", self.shape, shape)]
+        pairs = [("(layers, KV heads or pages, head dim)", self.shape, shape)]
         pairs += [(name, getattr(self.origin, name), value) for name, value in asdict(wanted).items()]
         for name, found, value in pairs:
             if found != value:

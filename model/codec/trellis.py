@@ -100,6 +100,6 @@ class Trellis(ArraysToArrays):
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.codebook.shape:
             raise ValueError(
-                f"memory has (layers, KV heads, head dim) {shape}, codebook {self.codebook.identity} was trained for "
-                f"{self.codebook.shape}; train one for this model and plan (memory3 quantise)"
+                f"memory has (layers, KV heads or pages, head dim) {shape}, codebook {self.codebook.identity} was "
+                f"trained for {self.codebook.shape}; train one for this model and plan (memory3 quantise)"
             )

@@ -89,6 +89,6 @@ def test_a_codebook_of_another_shape_ends_the_start_in_one_line(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    assert "was trained for (layers, KV heads, head dim) (3, 2, 16), the model and plan have (2, 6, 16)" in done.stderr
+    assert "(layers, KV heads or pages, head dim) (3, 2, 16), the model and plan have (2, 6, 16)" in done.stderr
     assert "train one for them (memory3 quantise)" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -184,7 +184,7 @@ def test_a_codebook_of_another_shape_is_refused_before_work(
     monkeypatch.setenv("MEMORY3_EVALUATION_CODEBOOK", str(tmp_path / CODEBOOK_FILE))
     result = evaluate(folder, "--codec", "trellis")
     assert result.exit_code == 1
-    assert "(layers, KV heads, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in result.output
+    assert "(layers, KV heads or pages, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in result.output
 
 
 def test_a_retrieval_tier_that_is_away_is_named_with_the_remedy(folder: Path) -> None:

@@ -91,7 +91,7 @@ class TestModelsAndPlans:
         small = ("--model", "smollm2-135m", "--references", "1000", "--plan", str(file))
         given = answer(*small, "--codebook", str(SHIPPED_ADAPTER / CODEBOOK_FILE))
         codebook = Codebook.load(SHIPPED_ADAPTER / CODEBOOK_FILE)
-        shape = (15, 3, plan.tokens_per_memory, 64)
+        shape = (15, 6, plan.tokens_per_page, 64)
         assert given["bytes_per_memory"]["record"] == CodecChain.from_plan(plan, codebook).record_bytes(shape, 128)
         (tmp_path / CODEBOOK_FILE).write_bytes((SHIPPED_ADAPTER / CODEBOOK_FILE).read_bytes())
         assert answer(*small) == given
@@ -104,11 +104,11 @@ class TestModelsAndPlans:
         done = run(*small)
         assert done.exit_code == 1
         assert "no codebook is given; train one for the model and plan (memory3 quantise)" in done.stderr
-        file.write_text(replace(plan, codec=("trellis",), memory_layers=(1, 2)).to_json())
+        file.write_text(replace(plan, codec=("trellis",), memory_layers=(1, 2), pages_per_head=()).to_json())
         done = run(*small, "--codebook", str(SHIPPED_ADAPTER / CODEBOOK_FILE))
         assert done.exit_code == 1
         assert (
-            "was trained for (layers, KV heads, head dim) (15, 3, 64), the model and plan have (2, 3, 64)"
+            "was trained for (layers, KV heads or pages, head dim) (15, 6, 64), the model and plan have (2, 3, 64)"
             in done.stderr
         )
 
