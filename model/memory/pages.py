@@ -45,7 +45,7 @@ class PageTable:
         """Raises ValueError if the plan's pages are not for so many KV heads."""
         plan.check_pages(num_kv_heads)
         size = plan.tokens_per_page
-        self.tokens_per_page, self.longest_reference = size, plan.max_reference_tokens
+        self.tokens_per_page = size
         counts_LK = plan.pages(num_kv_heads)
         firsts = iter(accumulate((count for counts_K in counts_LK for count in counts_K), initial=0))
         self._page_L: list[Tensor] = []
