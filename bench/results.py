@@ -187,8 +187,9 @@ def _section(run: Run, report: dict[str, Any]) -> str:
     header = report["header"]
     measured = replace(run, modes=",".join(report["modes"]))
     adapter = f"adapter {header['adapter'][:12]}" if header["adapter"] else "no adapter"
+    spread = "in pages" if "pages_per_head" in header.get("plan_json", "") else "in every head"
     about = (
-        f"{adapter}, {header['tokens_per_memory']} tokens a memory, codec {header['codec']}, {header['dtype']}, "
+        f"{adapter}, {header['tokens_per_memory']} tokens {spread}, codec {header['codec']}, {header['dtype']}, "
         f"{header['items']} items; {header['date']} UTC, {header['machine']}, {header['seconds']:.0f} s"
     )
     names = ["nll", "to none", "gap closed", "em", "contains", "choice"]
