@@ -41,7 +41,6 @@ from model.presets import model_config, model_config_names, plan_made_for
 from model.runner import ModelRunner
 from model.training.initial import initial_transformer
 
-ARMS = ("none", "rag", "memory")
 TITLES = ("sequences", "mode", "first token ms", "tokens/s", "whole ms")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PREFIX = (0,)

@@ -23,7 +23,6 @@ from bench.paired import LIMIT, change
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.parent / "results.md"
 ALL = "none,rag,rag-gold,rag-wrong,memory,memory-wrong,rag+memory"
-THREE = "none,rag,memory"
 FOUR = "none,rag,memory,memory-wrong"
 FIVE = "none,rag,rag-wrong,memory,memory-wrong"
 UNTRAINED = ("--adapter", "none")

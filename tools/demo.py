@@ -106,7 +106,7 @@ class Demo:
         say(f"  {memory3} serve --data-dir {data_dir}                  # the same knowledge base, in one terminal")
         say("  and in another:")
         say(f"  export MEMORY3_INGEST_DATA_DIR={data_dir}/ingest")
-        say(f"  {memory3} ingest {CORPUS} --bank {BANK}     # write the rest (15 to 40 minutes on two cores)")
+        say(f"  {memory3} ingest {CORPUS} --bank {BANK}     # write the rest (15 to 90 minutes on two cores)")
         say(f'  {memory3} generate "What is a haiku?" --bank {BANK} --trace')
         say(f"  {memory3} ingest YOUR/FOLDER --bank mine; {memory3} --help")
 
