@@ -191,7 +191,7 @@ def main(given: Sequence[str] | None = None) -> None:
             update={"adapter": arguments.adapter, "torch_threads": arguments.threads}
         )
         checkpoint = load(settings, check(settings, Choices(tokens_per_memory=arguments.tokens)))
-        plan, num_layers = replace(checkpoint.checked.plan, pages_per_head=()), checkpoint.checked.config.num_layers
+        plan, num_layers = checkpoint.checked.plan.unfitted(), checkpoint.checked.config.num_layers
         found = [
             tuple(range(num_layers)),
             *narrowed(Search(checkpoint, plan, "train", arguments), num_layers, arguments.fewest),

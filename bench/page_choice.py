@@ -168,7 +168,7 @@ def main(given: Sequence[str] | None = None) -> None:
             update={"adapter": arguments.adapter, "torch_threads": arguments.threads, "dtype": "float32"}
         )
         checkpoint = load(settings, check(settings, Choices(tokens_per_memory=arguments.tokens)))
-        one_each = replace(checkpoint.checked.plan, pages_per_head=())
+        one_each = checkpoint.checked.plan.unfitted()
         checkpoint = checkpoint.under(one_each)
         texts = [
             text

@@ -34,6 +34,7 @@ _FLOAT_BYTES = 2
 """bfloat16 numbers, and the float16 scales of int8 and int4."""
 _SELECTION_SHARE = {
     "reconstruction": Fraction(2),  # the repeat's tokens look at the reference and at themselves
+    "trained": Fraction(2),  # the same; what is added to each token's score is a few products more
     "causal": Fraction(1, 2),
     "random": Fraction(0),
     "value_norm": Fraction(0),
@@ -45,12 +46,12 @@ def write_flop(config: ModelConfig, plan: MemoryPlan, training_tokens: int = TRA
     """Operations that bring one reference of R tokens into each format, once (paper A.1 to A.3).
 
     "text_rag" is 0: text is only stored. "explicit_memory": the encoding, stopped within the deepest memory layer, and
-    the choice of tokens (selection "reconstruction" encodes a reference twice over). "parameters": a lower bound, one
-    training step over the reference, forward and backward.
+    the choice of tokens (selections "reconstruction" and "trained" encode a reference twice over). "parameters": a
+    lower bound, one training step over the reference, forward and backward.
     """
     tokens, width = plan.max_reference_tokens, _attention_width(config)
     depth = plan.memory_layers[-1] + 1
-    run = 2 * tokens if plan.selection == "reconstruction" else tokens
+    run = 2 * tokens if plan.repeats_references else tokens
     encode = depth * (run * _attention_weights(config) + run**2 * width)
     encode += (depth - 1) * run * _mlp_weights(config)
     choose = len(plan.memory_layers) * tokens**2 * width * _SELECTION_SHARE.get(plan.selection, Fraction(1))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.memory.explicit_memory import ExplicitMemory
-from model.memory.sparsify import random_scores
+from model.memory.sparsify import LEAST_NEEDED, random_scores
 from model.plan import MemoryPlan
 from model.transformer import Transformer
 
@@ -74,7 +74,7 @@ def naive_write(
 ) -> ExplicitMemory:
     """The memory of one reference, in float64."""
     model, num_prefix = _Weights(transformer), len(prefix_tokens)
-    repeat = reference_tokens if plan.selection == "reconstruction" else ()
+    repeat = reference_tokens if plan.repeats_references else ()
     hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens, *repeat)]
     kept_keys, kept_values, kept_places = [], [], []
     tokens_per_page = min(plan.tokens_per_page, len(reference_tokens))
@@ -88,6 +88,13 @@ def naive_write(
             for kv_head in range(model.num_kv_heads):
                 if repeat:
                     scores = _reconstruction_scores(model, plan, heads, num_prefix, kv_head)
+                    if plan.selection == "trained":
+                        assert transformer.token_scorer is not None
+                        weight = transformer.token_scorer.weight_LKF[memory_layer, kv_head].double()
+                        scores = [
+                            math.log(score + LEAST_NEEDED) + float(weight @ plain[num_prefix + place].fused)
+                            for place, score in enumerate(scores)
+                        ]
                 else:
                     scores = _scores(
                         model, plan, scored[num_prefix:], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
@@ -201,6 +208,11 @@ class _Heads:
     queries: list[Tensor]
     keys: list[Tensor]
     values: list[Tensor]
+
+    @property
+    def fused(self) -> Tensor:
+        """All of it, one behind the other."""
+        return torch.cat((*self.queries, *self.keys, *self.values))
 
     def at(self, position: int, theta: float) -> _Heads:
         """The same token standing at a position."""

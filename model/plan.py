@@ -7,7 +7,7 @@ docs/memory-plan.md explains every field and the presets.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from model.identity import canonical_json
 if TYPE_CHECKING:
     from model.config import ModelConfig
 
-SELECTIONS = ("attention", "reconstruction", "causal", "random", "value_norm")
+SELECTIONS = ("attention", "reconstruction", "trained", "causal", "random", "value_norm")
+_REPEATING = ("reconstruction", "trained")
 GROUP_COMBINES = ("sum", "max", "mean")
 REFERENCE_TOKENS_LIMIT = 256
 """The place of a kept token in its reference is stored as one byte."""
@@ -37,7 +38,7 @@ class MemoryPlan:
     """S: tokens kept per memory layer and KV head, in the mean over all; a shorter reference keeps all it has."""
     selection: str
     """How tokens are scored: "attention" (unmasked and un-rotated, paper 3.3), "reconstruction" (by a repeat of the
-    reference), "causal", "random" or "value_norm"."""
+    reference), "trained" (the same, corrected by a token scorer), "causal", "random" or "value_norm"."""
     group_combine: str
     """How the scores of the query heads of one KV head are combined: "sum", "max" or "mean"."""
     max_reference_tokens: int = 128
@@ -58,6 +59,8 @@ class MemoryPlan:
     """For each memory layer and KV head, how many pages of a memory it fills; in all once, twice, ... as many as there
     are heads, and a page is S tokens, half of S, ..., so that a memory is no larger. Empty: one each
     (`model.memory.pages`)."""
+    token_scorer: str = ""
+    """Identity of the token scorer that selection "trained" corrects scores with (`model.token_scorer`)."""
 
     def __post_init__(self) -> None:
         # JSON and callers may bring lists; the plan is hashable only with tuples.
@@ -66,6 +69,7 @@ class MemoryPlan:
         object.__setattr__(self, "pages_per_head", tuple(map(tuple, self.pages_per_head)))
         _check_layers(self.memory_layers)
         _check_choice("selection", self.selection, SELECTIONS)
+        _check_scorer(self.selection, self.token_scorer)
         _check_choice("group_combine", self.group_combine, GROUP_COMBINES)
         _check_range("max_reference_tokens", self.max_reference_tokens, 1, REFERENCE_TOKENS_LIMIT)
         _check_range("tokens_per_memory", self.tokens_per_memory, 1, self.max_reference_tokens)
@@ -77,6 +81,16 @@ class MemoryPlan:
                 raise ValueError(f"plan field {name} is {getattr(self, name)!r}; give text")
         if not self.codec or not all(isinstance(stage, str) and stage for stage in self.codec):
             raise ValueError(f"plan codec is {list(self.codec)!r}; name at least one stage, for example ['int8']")
+
+    @property
+    def repeats_references(self) -> bool:
+        """Whether a reference is run twice to choose its tokens."""
+        return self.selection in _REPEATING
+
+    def unfitted(self) -> MemoryPlan:
+        """Without what was fitted to one adapter and its memory layers: one page for each head, no token scorer."""
+        selection = "reconstruction" if self.selection == "trained" else self.selection
+        return replace(self, pages_per_head=(), selection=selection, token_scorer="")
 
     @property
     def pages_each(self) -> int:
@@ -148,9 +162,9 @@ class MemoryPlan:
                 f"{self.max_reference_tokens} + query_chunk_tokens {self.query_chunk_tokens}), but the model has "
                 f"{config.max_context_tokens}; lower max_reference_tokens or query_chunk_tokens"
             )
-        if self.selection == "reconstruction" and 2 * self.max_reference_tokens > config.max_context_tokens:
+        if self.repeats_references and 2 * self.max_reference_tokens > config.max_context_tokens:
             raise ValueError(
-                f"plan {self.name!r} chooses tokens by reconstruction, which runs a reference twice over "
+                f"plan {self.name!r} has selection {self.selection!r}, which runs a reference twice over "
                 f"{2 * self.max_reference_tokens} positions, but the model has {config.max_context_tokens}; "
                 "lower max_reference_tokens or choose another selection"
             )
@@ -158,8 +172,9 @@ class MemoryPlan:
 
 def _as_json_types(plan: MemoryPlan) -> dict[str, Any]:
     values = asdict(plan)
-    if not plan.pages_per_head:
-        del values["pages_per_head"]  # plans from before there were pages keep their text and fingerprint
+    for name in ("pages_per_head", "token_scorer"):
+        if not values[name]:
+            del values[name]  # plans from before there was this field keep their text and fingerprint
     return {key: _listed(value) for key, value in values.items()}
 
 
@@ -196,6 +211,14 @@ def _check_layers(layers: tuple[int, ...]) -> None:
         raise ValueError(f"plan memory_layers is {list(layers)!r}; give at least one layer number, counted from 0")
     if any(low >= high for low, high in pairwise(layers)):
         raise ValueError(f"plan memory_layers is {list(layers)!r}; give each layer once, in ascending order")
+
+
+def _check_scorer(selection: str, token_scorer: str) -> None:
+    if not isinstance(token_scorer, str) or bool(token_scorer) != (selection == "trained"):
+        raise ValueError(
+            f"plan selection is {selection!r} and token_scorer {token_scorer!r}; give selection 'trained' the identity "
+            "of a token scorer, and any other none"
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from model.config import ModelConfig
 from model.linear import linear
 from model.rope import RotaryTable, rotate
+from model.token_scorer import TokenScorer
 
 
 class AttentionPass(Protocol):
@@ -96,6 +97,8 @@ class Transformer(nn.Module):
         )
         self.rotary = RotaryTable(config, dtype, device)
         self._layers = tuple(layer for layer in self.layers if isinstance(layer, Layer))
+        self.token_scorer: TokenScorer | None = None
+        """What a memory plan of selection "trained" chooses tokens with."""
         self.recompute = False
         """Activation checkpointing: keep only what goes from layer to layer, and compute the rest again going back."""
 

@@ -84,8 +84,8 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     sets = {name: _items(name, arguments) for name in _chosen("set", arguments.sets, names())}
     checkpoint = _checkpoint(arguments)
     checked = checkpoint.checked
-    # Every head keeps alike: axes pick layers and tokens of memories that were written for all layers.
-    plan, config = replace(checked.plan, pages_per_head=()), checked.config
+    # Every head keeps alike, and without a scorer: axes pick layers and tokens of memories that were written for all layers.
+    plan, config = checked.plan.unfitted(), checked.config
     subject = Subject(
         name="untrained" if checked.adapter is None else f"adapter {checked.adapter.name}",
         weights=checkpoint.fingerprint,

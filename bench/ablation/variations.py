@@ -15,6 +15,8 @@ Sink = Literal["shared", "in every memory", "references without", "behind memori
 
 TOKENS_PER_MEMORY = (4, 8, 16, 32, 64, 128)
 MEMORIES = (1, 2, 3, 4, 5, 6, 8, 10)
+FREE_SELECTIONS = tuple(selection for selection in SELECTIONS if selection != "trained")
+"""A token scorer goes with one adapter and one choice of layers."""
 GAPS = (32, 128, 512, 1024)
 """Small enough for a model of 2048 positions."""
 MAX_MEMORIES = max(MEMORIES)
@@ -64,7 +66,7 @@ def axes(default: MemoryPlan, num_layers: int) -> dict[str, tuple[Value, ...]]:
     return {
         "layers": _values(default, _layers(default, num_layers)),
         "tokens": _values(default, _tokens(default)),
-        "selection": _values(default, _fields(default, "selection", SELECTIONS)),
+        "selection": _values(default, _fields(default, "selection", FREE_SELECTIONS)),
         "group": _values(default, _fields(default, "group_combine", GROUP_COMBINES)),
         "memories": _values(default, _fields(default, "memories_per_chunk", MEMORIES)),
         "positions": _values(default, _positions(default)),

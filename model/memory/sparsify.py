@@ -16,6 +16,10 @@ from torch import Tensor
 
 from model.memory.pages import page_starts
 from model.plan import MemoryPlan
+from model.token_scorer import TokenScorer
+
+LEAST_NEEDED = 1e-4
+"""Added to a reconstruction score before its logarithm: below this, all tokens are read alike: not at all."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class EncodedLayer:
     k_rotated_BKTD: Tensor
     v_BKTD: Tensor
     repeat: Repeat | None = None
-    """Only for selection "reconstruction"."""
+    """Only for selections that run a reference twice."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,19 @@ class Repeat:
 
 @torch.no_grad()
 def score_tokens(
-    layer: EncodedLayer, memory_layer: int, plan: MemoryPlan, references: Sequence[Sequence[int]], is_token_BT: Tensor
+    layer: EncodedLayer,
+    memory_layer: int,
+    plan: MemoryPlan,
+    references: Sequence[Sequence[int]],
+    is_token_BT: Tensor,
+    scorer: TokenScorer | None = None,
 ) -> Tensor:
     """float32 `[B, K, T]`: how much each token deserves to be kept, by `plan.selection`; meaningless for padding.
 
     attention: attention received without mask and without RoPE, so that every place has an equal chance (paper 3.3).
     reconstruction: the most attention that any token of a repeat of the reference pays to it, times the length of its
     value: what a model that has to say the reference again would miss most.
+    trained: the logarithm of that, corrected by `scorer` for what contexts were seen to need.
     causal: attention received in the encoding itself: rotated and causal, the prefix left out.
     random: by a generator seeded with the reference, so that equal texts keep equal tokens.
     value_norm: length of the value.
@@ -62,6 +72,11 @@ def score_tokens(
         return combine_group(attention_received(layer.q_BKGTD, layer.k_BKTD, is_token_BT), plan.group_combine)
     if plan.selection == "reconstruction":
         return combine_group(needed_to_repeat(layer, is_token_BT), plan.group_combine)
+    if plan.selection == "trained":
+        assert scorer is not None
+        plain_BATD = torch.cat((layer.q_BKGTD.flatten(1, 2), layer.k_BKTD, layer.v_BKTD), dim=1)
+        needed_BKT = combine_group(needed_to_repeat(layer, is_token_BT), plan.group_combine)
+        return (needed_BKT + LEAST_NEEDED).log() + scorer.correct(memory_layer, plain_BATD)
     if plan.selection == "causal":
         received_BKGT = attention_received(layer.q_rotated_BKGTD, layer.k_rotated_BKTD, is_token_BT, causal=True)
         return combine_group(received_BKGT, plan.group_combine)

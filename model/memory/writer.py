@@ -23,6 +23,7 @@ from model.packing import PackedLayout
 from model.plan import MemoryPlan
 from model.prefix import PrefixState
 from model.rope import reference_start
+from model.token_scorer import check_token_scorer
 from model.transformer import Transformer
 
 
@@ -43,9 +44,11 @@ def encode_references(
 ) -> EncodedReferences:
     """One pass over all references, each of 1 to R known tokens, up to the last memory layer.
 
-    With gradient where it is enabled: the choice of tokens has none, what is kept of them has.
+    With gradient where it is enabled: the choice of tokens has none, what is kept of them has. Raises ValueError if the
+    plan chooses tokens with another token scorer than the model's.
     """
-    if plan.selection != "reconstruction":
+    check_token_scorer(plan, transformer.token_scorer)
+    if not plan.repeats_references:
         return _encode(transformer, plan, prefix, references)
     if not torch.is_grad_enabled():
         return _encode(transformer, plan, prefix, references, repeated=True)
@@ -148,7 +151,7 @@ class _WritingAttention:
         places_BLKS: Tensor | None,
     ) -> None:
         self._config, self._plan, self._layout, self._references = transformer.config, plan, layout, references
-        self._prefix, self._repeated = prefix, repeated
+        self._prefix, self._repeated, self._scorer = prefix, repeated, transformer.token_scorer
         self._pages_LK = plan.pages(transformer.config.num_kv_heads)
         pages_of_layer = [sum(pages_K) for pages_K in self._pages_LK]
         self._places_LBGS = None if places_BLKS is None else places_BLKS.flatten(1, 2).split(pages_of_layer, dim=1)
@@ -183,7 +186,9 @@ class _WritingAttention:
             q_BKGRD, k_BKRD, _ = self._split(plain_BAWD[:, :, :num_columns])
             repeat = self._repeat(layer_index, rotated_BAWD) if self._repeated else None
             layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
-            scores_BKR = score_tokens(layer, memory_layer, self._plan, self._references, self._is_token_BR)
+            scores_BKR = score_tokens(
+                layer, memory_layer, self._plan, self._references, self._is_token_BR, self._scorer
+            )
             self.scores.append(scores_BKR)
             places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_page)
         head_G = heads_of_pages(pages_K, places_BGS.device)

@@ -22,6 +22,7 @@ from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.runner import ModelRunner
+from model.token_scorer import find_token_scorer
 from model.tokenizer import Tokenizer
 from services.decoder.config import DecoderSettings
 from services.decoder.model_bundle import ModelBundle
@@ -47,6 +48,7 @@ def load_model(settings: DecoderSettings) -> ModelBundle:
     folder = _adapter(settings)
     if folder is not None:
         merge_adapter(transformer, folder)
+    transformer.token_scorer = find_token_scorer(plan, transformer.config, folder)
     runner = ModelRunner(
         transformer,
         plan,
@@ -78,7 +80,9 @@ def check_model(settings: DecoderSettings) -> None:
     if adapter is not None:
         read_adapter_config(adapter)
     plan = plan_of(settings)
-    plan.validate(read_config(directory))
+    config = read_config(directory)
+    plan.validate(config)
+    find_token_scorer(plan, config, adapter)
     tokenizer = Tokenizer.load(directory)
     if find_codebook(plan, settings.codebook, adapter) is not None:
         _identity(settings, directory, plan, tokenizer)

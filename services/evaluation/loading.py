@@ -20,6 +20,7 @@ from model.directory import locate_adapter, locate_model
 from model.identity import MEMORY_LAYOUT_VERSION, model_fingerprint
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
+from model.token_scorer import find_token_scorer
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from services.common.processor import cpu_model, native_dtype
@@ -149,6 +150,7 @@ def check(settings: EvaluationSettings, choices: Choices) -> Checked:
     if choices.codec is not None:
         plan = replace(plan, codec=tuple(choices.codec))
     plan.validate(config)
+    find_token_scorer(plan, config, adapter)
     weights = weights_digest(directory) + ("" if adapter is None else f"+{adapter_digest(adapter)}")
     num_prefix_tokens = len(Tokenizer.load(directory).encode_special(plan.prefix))
     origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=num_prefix_tokens)
@@ -168,6 +170,7 @@ def load(settings: EvaluationSettings, checked: Checked) -> Checkpoint:
     tokenizer = Tokenizer.load(checked.directory)
     transformer = load_transformer(checked.directory, _DTYPES[checked.dtype], checked.device)
     adapter_digest = None if checked.adapter is None else merge_adapter(transformer, checked.adapter)
+    transformer.token_scorer = find_token_scorer(checked.plan, transformer.config, checked.adapter)
     template = _template(checked.directory, tokenizer)
     return Checkpoint(checked, transformer, tokenizer, template, weights_digest(checked.directory), adapter_digest)
 

@@ -17,6 +17,7 @@ from model.directory import locate_adapter, locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.quantisation.sensitivity import Sensitivity, measure_sensitivity
+from model.token_scorer import find_token_scorer
 from model.tokenizer import Tokenizer
 from model.training.batch import Batch, Context
 from services.common.processor import native_dtype
@@ -55,6 +56,7 @@ class MeasuredModel:
         self._transformer = load_transformer(directory, _DTYPES[dtype], device)
         if adapter is not None:
             merge_adapter(self._transformer, adapter)
+        self._transformer.token_scorer = find_token_scorer(self.plan, config, adapter)
         self._transformer.requires_grad_(False)
         self._batch_size = settings.batch_size
 

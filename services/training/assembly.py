@@ -15,6 +15,7 @@ from model.checkpoint import load_transformer, read_config, save_transformer
 from model.directory import locate_adapter, locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
+from model.token_scorer import TOKEN_SCORER_FILE, find_token_scorer
 from model.tokenizer import Tokenizer
 from model.training.initial import initial_transformer
 from model.training.lora import adapter_factors, add_adapter
@@ -75,6 +76,7 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
     else:
         transformer = load_transformer(directory, dtype, device)
     transformer.recompute = config.recompute
+    transformer.token_scorer = find_token_scorer(plan, model_config, Path(config.plan).expanduser().parent)
     if config.method == "lora":
         export = _adapter_export(config, transformer, plan, directory.name)
         return Assembled(transformer, tokenizer, template, plan, choices, export, "adapter")
@@ -100,7 +102,13 @@ def _adapter_export(
     if (start := locate_adapter(options.start, config.model)) is not None:
         _start_from(start, options, transformer)
     dtype = _DTYPES[options.dtype]
-    return lambda folder: save_adapter(folder, adapter_factors(transformer), description, plan, dtype)
+
+    def export(folder: Path) -> None:
+        save_adapter(folder, adapter_factors(transformer), description, plan, dtype)
+        if transformer.token_scorer is not None:
+            transformer.token_scorer.save(folder / TOKEN_SCORER_FILE)
+
+    return export
 
 
 def _start_from(folder: Path, options: AdapterOptions, transformer: Transformer) -> None:

@@ -21,6 +21,7 @@ from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
 from model.presets import model_config
 from model.runner import ModelRunner
+from model.token_scorer import TokenScorer
 from model.transformer import Transformer
 
 NUM_BYTE_TOKENS = 256
@@ -51,6 +52,13 @@ def tiny_plan(**changes: Any) -> MemoryPlan:
         "separator": "\n\n",
     }
     return MemoryPlan(**(values | changes))
+
+
+def tiny_scorer(transformer: Transformer, num_layers: int = 2, seed: int = 0) -> TokenScorer:
+    """Random, and strong enough to choose other tokens than their reconstruction scores do."""
+    config = transformer.config
+    shape = (num_layers, config.num_kv_heads, config.fused_heads * config.head_dim)
+    return TokenScorer(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
 @torch.no_grad()

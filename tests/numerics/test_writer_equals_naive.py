@@ -1,23 +1,33 @@
 """Writing in batches gives the memories that the naive twin writes one by one."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from model.memory.writer import MemoryWriter
 from model.naive import naive_write
-from model.plan import SELECTIONS
+from model.plan import SELECTIONS, MemoryPlan
 from model.prefix import encode_prefix
-from tests.helpers.tiny_model import PREFIX_TOKENS, random_tokens, tiny_plan, tiny_transformer
+from model.transformer import Transformer
+from tests.helpers.tiny_model import PREFIX_TOKENS, random_tokens, tiny_plan, tiny_scorer, tiny_transformer
 
 LENGTHS = (1, 3, 6, 7, 30, 64)
 """Shorter than the six tokens a memory keeps, exactly as long, longer."""
 
 
+def _choosing(selection: str, **changes: Any) -> tuple[Transformer, MemoryPlan]:
+    """A model that has a token scorer, and a plan that names it only if it needs one."""
+    transformer = tiny_transformer()
+    transformer.token_scorer = tiny_scorer(transformer)
+    named = transformer.token_scorer.identity if selection == "trained" else ""
+    return transformer, tiny_plan(selection=selection, token_scorer=named, **changes)
+
+
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("group_combine", ["sum", "max", "mean"])
 def test_batch_equals_naive(selection: str, group_combine: str):
-    transformer = tiny_transformer()
-    plan = tiny_plan(selection=selection, group_combine=group_combine)
+    transformer, plan = _choosing(selection, group_combine=group_combine)
     references = [random_tokens(length, seed=length) for length in LENGTHS]
     writer = MemoryWriter(transformer, plan, encode_prefix(transformer, PREFIX_TOKENS), batch_size=4)
     for tokens, memory in zip(references, writer.write(references), strict=True):
@@ -30,10 +40,9 @@ def test_batch_equals_naive(selection: str, group_combine: str):
 
 
 @pytest.mark.parametrize("pages_per_head", [((0, 1), (3, 0)), ((0, 0), (1, 3)), ((1, 1), (1, 1)), ((1, 5), (4, 2))])
-@pytest.mark.parametrize("selection", ["attention", "reconstruction"])
+@pytest.mark.parametrize("selection", ["attention", "reconstruction", "trained"])
 def test_pages_equal_naive(selection: str, pages_per_head: tuple[tuple[int, ...], ...]):
-    transformer = tiny_transformer()
-    plan = tiny_plan(selection=selection, pages_per_head=pages_per_head)
+    transformer, plan = _choosing(selection, pages_per_head=pages_per_head)
     references = [random_tokens(length, seed=length) for length in (*LENGTHS, 11, 13, 20)]
     writer = MemoryWriter(transformer, plan, encode_prefix(transformer, PREFIX_TOKENS), batch_size=4)
     for tokens, memory in zip(references, writer.write(references), strict=True):

@@ -119,7 +119,7 @@ def test_validate_wants_room_for_references_and_one_chunk() -> None:
 
 def test_every_field_is_either_written_or_read_only() -> None:
     """A new field must be placed: does it change what a memory holds?"""
-    written = set(a_plan(pages_per_head=PAGES).written())
+    written = set(a_plan(pages_per_head=PAGES, selection="trained", token_scorer="ab12").written())
     assert written == {
         "memory_layers",
         "tokens_per_memory",
@@ -128,9 +128,29 @@ def test_every_field_is_either_written_or_read_only() -> None:
         "max_reference_tokens",
         "prefix",
         "pages_per_head",
+        "token_scorer",
     }
     rest = {field.name for field in dataclasses.fields(MemoryPlan)} - written
     assert rest == {"name", "query_chunk_tokens", "memories_per_chunk", "context_bos", "separator", "codec"}
+
+
+def test_scorer_survives_json_and_is_left_out_where_there_is_none() -> None:
+    plan = a_plan(selection="trained", token_scorer="ab12")
+    assert MemoryPlan.from_json(plan.to_json()) == plan
+    assert plan.repeats_references
+    assert "token_scorer" not in a_plan().to_json()
+
+
+@pytest.mark.parametrize("changes", [{"selection": "trained"}, {"token_scorer": "ab12"}])
+def test_trained_selection_and_scorer_go_together(changes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"give selection 'trained' the identity of a token scorer"):
+        a_plan(**changes)
+
+
+def test_unfitted_plan_needs_no_scorer() -> None:
+    plan = a_plan(selection="trained", token_scorer="ab12", pages_per_head=PAGES)
+    assert plan.unfitted() == a_plan(selection="reconstruction")
+    assert a_plan(selection="causal").unfitted() == a_plan(selection="causal")
 
 
 def test_pages_survive_json() -> None:

@@ -104,7 +104,7 @@ class TestModelsAndPlans:
         done = run(*small)
         assert done.exit_code == 1
         assert "no codebook is given; train one for the model and plan (memory3 quantise)" in done.stderr
-        file.write_text(replace(plan, codec=("trellis",), memory_layers=(1, 2), pages_per_head=()).to_json())
+        file.write_text(replace(plan.unfitted(), codec=("trellis",), memory_layers=(1, 2)).to_json())
         done = run(*small, "--codebook", str(SHIPPED_ADAPTER / CODEBOOK_FILE))
         assert done.exit_code == 1
         assert (
