@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -84,7 +83,7 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     sets = {name: _items(name, arguments) for name in _chosen("set", arguments.sets, names())}
     checkpoint = _checkpoint(arguments)
     checked = checkpoint.checked
-    # Every head keeps alike, and without a scorer: axes pick layers and tokens of memories that were written for all layers.
+    # Every head keeps alike, without a scorer: axes pick layers and tokens of memories written for all layers.
     plan, config = checked.plan.unfitted(), checked.config
     subject = Subject(
         name="untrained" if checked.adapter is None else f"adapter {checked.adapter.name}",

@@ -54,6 +54,8 @@ class CollatedMemories:
     num_tokens_BCM: Tensor
     """Tokens of its reference; 0 of an absent one."""
     pages: PageTable
+    gain_UPS: Tensor | None = None
+    """Added to the scores of the memories' rows: zeros, whose gradient tells what the rows are worth."""
 
     def layer(self, memory_layer: int) -> Tensor:
         """`kv_2BCKND` of the `memory_layer`-th memory layer."""
@@ -66,7 +68,11 @@ class CollatedMemories:
         """`bias_BCKN`: what to add to the scores: 0 for a row, minus infinity for one that is not shown."""
         visible_BCMKJS = self.pages.visible(memory_layer)[self.num_tokens_BCM]
         visible_BCKN = visible_BCMKJS.permute(0, 1, 3, 2, 4, 5).flatten(3)
-        return self.kv_U2PSD.new_zeros(visible_BCKN.shape).masked_fill_(~visible_BCKN, -torch.inf)
+        bias_BCKN = self.kv_U2PSD.new_zeros(visible_BCKN.shape).masked_fill_(~visible_BCKN, -torch.inf)
+        if self.gain_UPS is None:
+            return bias_BCKN
+        gain_BCMKJS = self.gain_UPS[:, self.pages.of_heads(memory_layer)][self.index_BCM]
+        return bias_BCKN + gain_BCMKJS.permute(0, 1, 3, 2, 4, 5).flatten(3)
 
     def num_rows(self, memory_layer: int) -> int:
         """N of the `memory_layer`-th memory layer."""

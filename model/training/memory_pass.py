@@ -5,7 +5,7 @@ each query chunk reading its own memories. Prefix and references are computed an
 
 Shape letters: B contexts, C query chunks, W padded tokens, T packed tokens, A fused heads, H query heads, K KV heads,
 D head dimension, E context rows (prefix included), N memory rows, X queries of one KV head in one chunk, I = N + E,
-J scored tokens, U references, S kept tokens, V vocabulary.
+J scored tokens, U references, P pages of a memory, S kept tokens of one, V vocabulary.
 """
 
 from __future__ import annotations
@@ -48,8 +48,12 @@ def scored_hidden(
     memory_kv_U2LKSD: Tensor | None,
     reference_lengths: Sequence[int],
     contexts: Sequence[Context],
+    memory_gain_UPS: Tensor | None = None,
 ) -> Tensor:
-    """`hidden_JC` that predict the scored tokens of all contexts, in order: one packed pass over them."""
+    """`hidden_JC` that predict the scored tokens of all contexts, in order: one packed pass over them.
+
+    `memory_gain_UPS`: see `CollatedMemories`.
+    """
     device = transformer.device
     reading = [index for index, context in enumerate(contexts) if context.reads_memories]
     plain = [index for index, context in enumerate(contexts) if not context.reads_memories]
@@ -66,7 +70,7 @@ def scored_hidden(
             chunks = -(-max(lengths) // plan.query_chunk_tokens)
             width = chunks * plan.query_chunk_tokens if chunks > 1 else max(lengths)
             layout = PackedLayout(lengths, [0] * len(lengths), width, device)
-            chosen = _choose(plan, memory_kv_U2LKSD, reference_lengths, of_group, chunks)
+            chosen = _choose(plan, memory_kv_U2LKSD, memory_gain_UPS, reference_lengths, of_group, chunks)
             attention = ReadingAttention(transformer.config, plan, layout, prefix, chosen, chunks, transformer.dtype)
         else:
             layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), device)
@@ -99,6 +103,7 @@ def _predicting_rows(contexts: Sequence[Context], order: Sequence[int]) -> list[
 def _choose(
     plan: MemoryPlan,
     memory_kv_U2LKSD: Tensor | None,
+    memory_gain_UPS: Tensor | None,
     reference_lengths: Sequence[int],
     contexts: Sequence[Context],
     num_chunks: int,
@@ -115,7 +120,8 @@ def _choose(
         chosen.append([row + [absent] * (num_places - len(row)) for row in rows])
     index_BCM, num_tokens_BCM = torch.tensor(chosen, device=memory_kv_U2LKSD.device).unbind(dim=-1)
     pages = page_table(plan, memory_kv_U2LKSD.shape[3] // plan.pages_each, memory_kv_U2LKSD.device)
-    return CollatedMemories(_full_pages(memory_kv_U2LKSD, plan).flatten(2, 3), index_BCM, num_tokens_BCM, pages)
+    kv_U2PSD = _full_pages(memory_kv_U2LKSD, plan).flatten(2, 3)
+    return CollatedMemories(kv_U2PSD, index_BCM, num_tokens_BCM, pages, memory_gain_UPS)
 
 
 def _full_pages(kv_U2LKSD: Tensor, plan: MemoryPlan) -> Tensor:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from model.adapter import WEIGHTS_FILE, adapter_plan, merge_adapter, read_factors
 from model.checkpoint import load_transformer
+from model.token_scorer import TOKEN_SCORER_FILE, TokenScorer
+from tests.helpers.tiny_model import tiny_plan, tiny_scorer
 from tests.helpers.training_runs import command, curves, run, run_here, start, write_config
 
 
@@ -148,6 +150,18 @@ def test_a_run_goes_on_from_an_adapter_of_fewer_layers(finished: Path, tmp_path:
     new = [value for name, value in written.items() if name not in given and "lora_B" in name]
     assert new
     assert all(value.abs().max() < 1e-20 for value in new)
+
+
+def test_an_adapter_trained_with_a_token_scorer_keeps_it(tmp_path: Path) -> None:
+    config = write_config(tmp_path, steps=1)
+    scorer = tiny_scorer(load_transformer(tmp_path / "model"))
+    plan = tiny_plan(selection="trained", token_scorer=scorer.identity, memories_per_chunk=2)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    assert "is no token scorer" in run_here(command(config, tmp_path / "out"), code=1)
+    scorer.save(tmp_path / TOKEN_SCORER_FILE)
+    run_here(command(config, tmp_path / "out"))
+    assert adapter_plan(tmp_path / "out" / "adapter").token_scorer == scorer.identity
+    assert TokenScorer.load(tmp_path / "out" / "adapter" / TOKEN_SCORER_FILE).identity == scorer.identity
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from model.adapter import AdapterConfig, base_digest, save_adapter
 from model.checkpoint import load_transformer
 from model.codec.codebook import CODEBOOK_FILE, CodebookError
 from model.gguf_import import MissingWeightsPackageError
+from model.token_scorer import TOKEN_SCORER_FILE, TokenScorerError
 from model.training.lora import TARGETS, adapter_factors, add_adapter
 from services.decoder.config import DecoderSettings
 from services.decoder.loading import check_model, load_model
 from services.decoder.model_bundle import ModelBundle
 from tests.helpers.codebooks import a_codebook
-from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+from tests.helpers.tiny_model import tiny_model_directory, tiny_plan, tiny_scorer
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,26 @@ def test_an_adapter_of_another_base_is_refused(settings: DecoderSettings, tmp_pa
 def test_a_missing_adapter_shows_before_anything_is_loaded(settings: DecoderSettings) -> None:
     with pytest.raises(ValueError, match="give the folder of a PEFT adapter"):
         check_model(settings.model_copy(update={"adapter": "no/such/adapter"}))
+
+
+def test_a_token_scorer_is_loaded_from_beside_its_adapter_or_missed_before_anything_is_loaded(
+    settings: DecoderSettings, tmp_path: Path
+) -> None:
+    folder = adapter_folder(tmp_path / "adapter", Path(settings.model))
+    scorer = tiny_scorer(load_transformer(settings.model))
+    plan = tiny_plan(selection="trained", token_scorer=scorer.identity)
+    (folder / "memory_plan.json").write_text(plan.to_json())
+    with_adapter = settings.model_copy(update={"adapter": str(folder), "plan": ""})
+    with pytest.raises(TokenScorerError, match="is no token scorer"):
+        check_model(with_adapter)
+    scorer.save(folder / TOKEN_SCORER_FILE)
+    check_model(with_adapter)
+    bundle = load_model(with_adapter)
+    assert bundle.runner.transformer.token_scorer is not None
+    assert bundle.writer.write([list(range(1, 30))])[0].num_kept_tokens == plan.tokens_per_memory
+    (tmp_path / "plan.json").write_text(plan.unfitted().to_json())
+    by_reconstruction = with_adapter.model_copy(update={"plan": str(tmp_path / "plan.json")})
+    assert load_model(by_reconstruction).fingerprint != bundle.fingerprint
 
 
 def test_a_codebook_of_another_shape_shows_before_anything_is_loaded(settings: DecoderSettings, tmp_path: Path) -> None:

@@ -187,6 +187,19 @@ def test_a_codebook_of_another_shape_is_refused_before_work(
     assert "(layers, KV heads or pages, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in result.output
 
 
+def test_a_plan_whose_token_scorer_is_missing_is_refused_before_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("services.evaluation.__main__.load", load)
+    (tmp_path / "plan.json").write_text(tiny_plan(selection="trained", token_scorer="ab12").to_json())
+    result = evaluate(folder, "--plan", str(tmp_path / "plan.json"))
+    assert result.exit_code == 1
+    assert "token scorer ab12, which lies beside the adapter it was trained for" in " ".join(result.output.split())
+
+
 def test_a_retrieval_tier_that_is_away_is_named_with_the_remedy(folder: Path) -> None:
     result = evaluate(folder, "--set", "licences", "--retrieval", "127.0.0.1:1", "--no-generate")
     assert result.exit_code == 1
