@@ -24,7 +24,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -130,6 +130,8 @@ class Bench:
 
 def prepare(config: ModelConfig, plan: MemoryPlan, options: argparse.Namespace) -> Bench:
     """A model on the device and the memories of random references."""
+    if plan.token_scorer:  # of other weights than these random ones
+        plan = replace(plan, selection="reconstruction", token_scorer="")
     transformer = initial_transformer(config, 0, options.device, DTYPES[options.dtype])
     longest = plan.memories_per_chunk * plan.max_reference_tokens + options.prompt + options.output
     runner = ModelRunner(

@@ -4,6 +4,7 @@
     adapter_model.safetensors   PEFT's factors
     memory_plan.json            the memory plan it was trained under
     memory3_adapter.json        which base weights it belongs to
+    token_scorer.safetensors    only where the plan names it (`model.token_scorer`)
 
 Serving adds the factors to the weights once: an adapted model is as fast as its base. Knows no training.
 

@@ -62,6 +62,11 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
     directory = locate_model(config.model, settings.cache_dir)
     model_config = read_config(directory)
     plan.validate(model_config)
+    if plan.token_scorer and config.method != "lora":
+        raise ConfigError(
+            f"plan {plan.name!r} names a token scorer, which goes with an adapter, but method is {config.method!r}; "
+            "take method lora, or a plan with another selection"
+        )
     if config.adapter.first_layer >= model_config.num_layers:
         raise ConfigError(
             f"adapter.first_layer is {config.adapter.first_layer}; the model's last layer is "

@@ -158,6 +158,9 @@ def test_an_adapter_trained_with_a_token_scorer_keeps_it(tmp_path: Path) -> None
     plan = tiny_plan(selection="trained", token_scorer=scorer.identity, memories_per_chunk=2)
     (tmp_path / "plan.json").write_text(plan.to_json())
     assert "is no token scorer" in run_here(command(config, tmp_path / "out"), code=1)
+    full = tmp_path / "full.toml"
+    full.write_text(f'method = "full"\n{config.read_text()}[losses]\nteacher = "self"\n')
+    assert "goes with an adapter, but method is 'full'" in run_here(command(full, tmp_path / "out"), code=1)
     scorer.save(tmp_path / TOKEN_SCORER_FILE)
     run_here(command(config, tmp_path / "out"))
     assert adapter_plan(tmp_path / "out" / "adapter").token_scorer == scorer.identity

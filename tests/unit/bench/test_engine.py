@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import pytest
 
-from bench.engine import Bench
+from bench.engine import Bench, prepare
 from model.runner import PrefillItem, StepOutput
-from tests.helpers.tiny_model import random_memories, tiny_runner
+from tests.helpers.tiny_model import random_memories, tiny_config, tiny_plan, tiny_runner
 
 SEQUENCES, PROMPT, OUTPUT = 2, 70, 9
 
@@ -37,3 +38,9 @@ def test_an_arm_generates_all_its_tokens(arm: str, monkeypatch: pytest.MonkeyPat
     # Prefill gives the first token of each; the last one is not run any more.
     assert len(decoded) == SEQUENCES * (OUTPUT - 1)
     assert (arm == "memory") == any(read)
+
+
+def test_a_plan_with_a_token_scorer_is_measured_on_random_weights() -> None:
+    options = argparse.Namespace(device="cpu", dtype="float32", prompt=8, output=4, sequences=[1], memories=2)
+    plan = tiny_plan(selection="trained", token_scorer="ab12", memories_per_chunk=1)
+    assert prepare(tiny_config(), plan, options).run("memory", 1)[1] > 0
