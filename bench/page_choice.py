@@ -115,6 +115,18 @@ def _others(name: str, count: int, seed: int, not_seed: int) -> list[Item]:
     return [item for item in drawn if item.prompt not in taken][:count]
 
 
+def table(what: str, rows: Sequence[Row], sets: Sequence[str]) -> list[str]:
+    """A line for each row, in Markdown; `what` heads their names."""
+    return [
+        f"| {what} | {' | '.join(f'{name}: gap closed | NLL' for name in sets)} |",
+        f"| --- | {' | '.join('---: | ---:' for _ in sets)} |",
+        *(
+            f"| {row.name} | {' | '.join(f'{row.closed[name]} | {row.change[name]}' for name in sets)} |"
+            for row in rows
+        ),
+    ]
+
+
 def page(rows: Sequence[Row], shares_LK: NDArray[np.float64], plan: MemoryPlan, arguments: argparse.Namespace) -> str:
     """The page, in Markdown."""
     sets = arguments.sets
@@ -130,12 +142,7 @@ def page(rows: Sequence[Row], shares_LK: NDArray[np.float64], plan: MemoryPlan, 
         "difference. *1 each, 1 by share*: every head has one page of half as many tokens, as many pages again go by "
         "share.",
         "",
-        f"| pages | {' | '.join(f'{name}: gap closed | NLL' for name in sets)} |",
-        f"| --- | {' | '.join('---: | ---:' for _ in sets)} |",
-        *(
-            f"| {row.name} | {' | '.join(f'{row.closed[name]} | {row.change[name]}' for name in sets)} |"
-            for row in rows
-        ),
+        *table("pages", rows, sets),
         "",
         "Where the best tokens of a memory lie, in percent, and the pages that each table gives, head by head:",
         "",

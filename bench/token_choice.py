@@ -1,7 +1,7 @@
 """Which tokens of a reference contexts need: trains the token scorer of selection "trained", and shows what it gives.
 
     python tools/training_texts.py --out runs/texts         # first: long texts to go on with
-    python -m bench.token_choice                            # the shipped adapter: some 50 minutes of one core
+    python -m bench.token_choice                            # the shipped adapter: about an hour of one core
     python -m bench.token_choice --scale 0.05 --items 4     # does it run
     python -m bench.token_choice --out-scorer runs/scorer   # and writes token_scorer.safetensors and memory_plan.json
 
@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.machine import heading
-from bench.page_choice import Row, measured
+from bench.page_choice import Row, measured, table
 from model.adapter import PLAN_FILE
 from model.plan import MemoryPlan
 from model.prefix import encode_prefix
@@ -111,7 +111,6 @@ def trained(checkpoint: Checkpoint, arguments: argparse.Namespace) -> tuple[Toke
 
 def page(rows: Sequence[Row], needs: dict[str, TokenNeeds], arguments: argparse.Namespace, scorer: TokenScorer) -> str:
     """The page, in Markdown."""
-    sets = arguments.sets
     told = ", ".join(f"{len(one.lengths)} references of {use}" for use, one in needs.items())
     lines = [
         "# Which tokens a memory keeps",
@@ -125,12 +124,7 @@ def page(rows: Sequence[Row], needs: dict[str, TokenNeeds], arguments: argparse.
         "share of the way from no references to five as text; beside it the change of NLL against the choice by "
         "reconstruction, ± the standard error of the paired difference.",
         "",
-        f"| tokens chosen | {' | '.join(f'{name}: gap closed | NLL' for name in sets)} |",
-        f"| --- | {' | '.join('---: | ---:' for _ in sets)} |",
-        *(
-            f"| {row.name} | {' | '.join(f'{row.closed[name]} | {row.change[name]}' for name in sets)} |"
-            for row in rows
-        ),
+        *table("tokens chosen", rows, arguments.sets),
     ]
     return "\n".join(lines) + "\n"
 
