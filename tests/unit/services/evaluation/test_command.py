@@ -124,6 +124,17 @@ def test_an_adapter_of_another_base_is_refused(folder: Path, adapter: Path, tmp_
     assert "was trained on other weights" in result.output
 
 
+@pytest.fixture
+def work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused before work never loads a model."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("services.evaluation.__main__.load", load)
+
+
+@pytest.mark.usefixtures("work_fails")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -140,13 +151,7 @@ def test_an_adapter_of_another_base_is_refused(folder: Path, adapter: Path, tmp_
         (("--items", "0"), "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
-) -> None:
-    def load(*_: object) -> None:
-        raise AssertionError("work began")
-
-    monkeypatch.setattr("services.evaluation.__main__.load", load)
+def test_what_cannot_be_measured_is_refused(folder: Path, arguments: tuple[str, ...], words: str) -> None:
     result = evaluate(folder, *arguments)
     assert result.exit_code in (1, 2), result.output
     assert re.search(f"(?s){words}", result.output), result.output
@@ -173,13 +178,10 @@ def test_a_plan_that_names_trellis_is_measured_with_its_codebook(
     assert report["modes"]["memory"]["nll"] == pytest.approx(bf16["modes"]["memory"]["nll"], rel=0.1)
 
 
+@pytest.mark.usefixtures("work_fails")
 def test_a_codebook_of_another_shape_is_refused_before_work(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(*_: object) -> None:
-        raise AssertionError("work began")
-
-    monkeypatch.setattr("services.evaluation.__main__.load", load)
     a_codebook().save(tmp_path / CODEBOOK_FILE)
     monkeypatch.setenv("MEMORY3_EVALUATION_CODEBOOK", str(tmp_path / CODEBOOK_FILE))
     result = evaluate(folder, "--codec", "trellis")
@@ -187,13 +189,8 @@ def test_a_codebook_of_another_shape_is_refused_before_work(
     assert "(layers, KV heads or pages, head dim) (3, 2, 16), the model and plan have (2, 2, 16)" in result.output
 
 
-def test_a_plan_whose_token_scorer_is_missing_is_refused_before_work(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(*_: object) -> None:
-        raise AssertionError("work began")
-
-    monkeypatch.setattr("services.evaluation.__main__.load", load)
+@pytest.mark.usefixtures("work_fails")
+def test_a_plan_whose_token_scorer_is_missing_is_refused_before_work(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(tiny_plan(selection="trained", token_scorer="ab12").to_json())
     result = evaluate(folder, "--plan", str(tmp_path / "plan.json"))
     assert result.exit_code == 1
