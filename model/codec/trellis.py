@@ -1,11 +1,12 @@
 """Stage `trellis`: a vector quantiser with a trained codebook, for a few bytes a vector.
 
-Keys are turned back to position 0, where those of one head look most alike. Keys and values lose their mean, are turned
-into the directions of the codebook, and the numbers along them are trellis-coded, each with the bits the codebook gives
-it. Which directions and how many bits was found by how much the model's predictions suffer, not by squared error.
+Keys are turned back to position 0, where those of one head look most alike. A token's key and value in one head, which
+tell much about each other, lose their mean and are turned together into the directions of the codebook, and the numbers
+along them are trellis-coded, each with the bits the codebook gives it. Which directions and how many bits was found by
+how much the model's predictions suffer, not by squared error.
 
-Shape letters: 2 keys and values, L memory layers, K KV heads, S kept tokens, D head dimension, I numbers of a vector,
-A = 2*L*K vectors of a token, C coded numbers of a token.
+Shape letters: L memory layers, K KV heads, S kept tokens, D head dimension, E = 2*D numbers of a key and value, I = E
+numbers that they become, A = L*K keys and values of a token, C coded numbers of a token.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class Trellis(ArraysToArrays):
     def encode(self, arrays: Arrays) -> Arrays:
         keys_LKSD, positions_LKS = arrays["keys"], arrays["positions"]
         self._check_shape((*keys_LKSD.shape[:2], keys_LKSD.shape[3]))
-        vectors_2LKSD = np.stack((self.rotation.turn_back(keys_LKSD, positions_LKS), arrays["values"]))
-        vectors_2LKSD -= self.codebook.mean_2LKD[..., None, :]
+        both_LKSE = np.concatenate((self.rotation.turn_back(keys_LKSD, positions_LKS), arrays["values"]), axis=3)
+        both_LKSE -= self.codebook.mean_LKE[..., None, :]
         with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond all levels are cut below
-            numbers_2LKSI = vectors_2LKSD @ self.codebook.analysis
-        numbers_SAI = np.moveaxis(numbers_2LKSI, 3, 0).reshape(keys_LKSD.shape[2], -1)
+            numbers_LKSI = both_LKSE @ self.codebook.analysis
+        numbers_SAI = np.moveaxis(numbers_LKSI, 2, 0).reshape(keys_LKSD.shape[2], -1)
         numbers_SC = np.nan_to_num(numbers_SAI[:, self.coded], nan=0.0)
         np.clip(numbers_SC, -_LARGEST_NUMBER, _LARGEST_NUMBER, out=numbers_SC)
         codes_SC = encode_numbers(numbers_SC, self.bits, self.stride, self.codebook.levels)
@@ -64,23 +65,23 @@ class Trellis(ArraysToArrays):
     def stride(self) -> int:
         """A: how many trellises lie side by side in the numbers of a token."""
         num_layers, num_kv_heads, _ = self.codebook.shape
-        return 2 * num_layers * num_kv_heads
+        return num_layers * num_kv_heads
 
     @cached_property
     def coded(self) -> NDArray[np.intp]:
         """`[C]`: which of the A*I numbers of a token is coded in which column, those of most bits first."""
-        bits_AI = self.codebook.bits_2LKI.ravel()
+        bits_AI = self.codebook.bits_LKI.ravel()
         order = np.argsort(-bits_AI.astype(np.intp), kind="stable")
         return order[: np.count_nonzero(bits_AI)]
 
     @cached_property
     def bits(self) -> NDArray[np.uint8]:
-        return self.codebook.bits_2LKI.ravel()[self.coded]
+        return self.codebook.bits_LKI.ravel()[self.coded]
 
     @cached_property
     def columns(self) -> NDArray[np.intp]:
         """`[A*I]`: in which column each number is coded; the column behind the last if it is not."""
-        column = np.full(self.codebook.bits_2LKI.size, len(self.coded), dtype=np.intp)
+        column = np.full(self.codebook.bits_LKI.size, len(self.coded), dtype=np.intp)
         column[self.coded] = np.arange(len(self.coded))
         return column
 

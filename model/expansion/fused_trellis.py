@@ -1,12 +1,12 @@
 """Stage `trellis` undone in one launch on a GPU: payloads go in as they were sent, keys and values come out in place.
 
-What its slow twin, `TrellisExpansion`, does in many operations on all tokens, a program of this kernel does for one
-vector of a tile of tokens, with all that lies between in registers. Needs triton, so nothing imports this file where
-there is none. With TRITON_INTERPRET=1, set before it is imported, the kernel runs on the processor.
+What its slow twin, `TrellisExpansion`, does in many operations on all tokens, a program of this kernel does for keys
+and values of one head and a tile of tokens, with all that lies between in registers. Needs triton, so nothing imports
+this file where there is none. With TRITON_INTERPRET=1, set before it is imported, the kernel runs on the processor.
 
-Shape letters: U memories, S kept tokens, T = U*S tokens (in the kernel: of a tile), X bytes of a payload, A = 2*L*K
-vectors of a token, I numbers of a vector, N = A*I numbers of a token, B bits that decide a number, L memory layers,
-K KV heads, D head dimension, H its half, R offsets in a reference.
+Shape letters: U memories, S kept tokens, T = U*S tokens (in the kernel: of a tile), X bytes of a payload, A = L*K
+keys and values of a token, E = 2*D numbers of a key and value, I = E those that are coded, N = A*I numbers of a token,
+B bits that decide a number, L memory layers, K KV heads, D head dimension, H its half, R offsets in a reference.
 """
 
 from __future__ import annotations
@@ -38,13 +38,21 @@ class FusedTrellis:
         """`dtype` of the keys and values it gives."""
         book, bit_BN = stage.codebook, _bits_of_numbers(stage)
         table, first_level = levels_by_index(book.levels)
-        index_N = first_level[book.bits_2LKI.ravel()]
-        num_coded_A = np.where(book.bits_2LKI > 0, np.arange(1, book.shape[2] + 1), 0).max(axis=-1).ravel()
+        index_N = first_level[book.bits_LKI.ravel()]
+        num_coded_A = np.where(book.bits_LKI > 0, np.arange(1, 2 * book.shape[2] + 1), 0).max(axis=-1).ravel()
         turn_R2H = np.stack(list(stage.rotation.cos_sin), axis=1)
-        arrays = (bit_BN, index_N, num_coded_A.astype(np.int32), table, book.basis_2LKID, book.mean_2LKD, turn_R2H)
+        arrays = (
+            bit_BN,
+            index_N,
+            num_coded_A.astype(np.int32),
+            table,
+            book.reading_basis,
+            book.mean_LKE,
+            turn_R2H,
+        )
         self._shape, self._device, self._dtype = book.shape, device, dtype
-        self._num_vectors, self._token_bytes = stage.stride, -(-stage.num_bits // 8)
-        self._bytes_per_token = self._token_bytes + self._num_vectors // 2  # a position for each key
+        self._num_heads, self._token_bytes = stage.stride, -(-stage.num_bits // 8)
+        self._bytes_per_token = self._token_bytes + self._num_heads  # a position for each key
         self._tables = [torch.from_numpy(array).to(device) for array in arrays]
         block_H = max(16, triton.next_power_of_2(book.shape[2] // 2))
         self._constants = (stage.stride, len(bit_BN), self._token_bytes, book.shape[2], block_H, _NUMBERS_AT_ONCE)
@@ -67,7 +75,7 @@ class FusedTrellis:
         kv_U2LKSD = torch.empty(shape, dtype=self._dtype, device=self._device)
         num_tokens = num_memories * num_kept
         with torch.cuda.device_of(payload_UX):  # triton launches on the current one
-            launch = self._kernels[tile][-(-num_tokens // tile), self._num_vectors, 1]
+            launch = self._kernels[tile][-(-num_tokens // tile), self._num_heads, 1]
             launch(payload_UX, kv_U2LKSD, *self._tables, num_tokens, num_kept, *self._constants, tile)
         return kv_U2LKSD
 
@@ -92,17 +100,17 @@ def _bits_of_numbers(stage: Trellis) -> NDArray[np.int32]:
 @triton.jit(do_not_specialize=["num_tokens", "num_kept"])  # type: ignore[untyped-decorator]
 def _expand(
     payload_UX: tl.tensor,
-    kv_UASD: tl.tensor,
+    kv_U2ASD: tl.tensor,
     bit_BN: tl.tensor,
     index_N: tl.tensor,
     num_coded_A: tl.tensor,
     table: tl.tensor,
-    basis_NHH: tl.tensor,
-    mean_AHH: tl.tensor,
+    basis_NE: tl.tensor,
+    mean_AE: tl.tensor,
     turn_R2H: tl.tensor,
     num_tokens: tl.tensor,
     num_kept: tl.tensor,
-    NUM_VECTORS: tl.constexpr,
+    NUM_HEADS: tl.constexpr,
     NUM_BITS: tl.constexpr,
     TOKEN_BYTES: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -111,47 +119,53 @@ def _expand(
     BLOCK_T: tl.constexpr,
 ) -> None:
     HALF: tl.constexpr = HEAD_DIM // 2
-    NUM_KEYS: tl.constexpr = NUM_VECTORS // 2
-    vector = tl.program_id(1)
+    BOTH_DIMS: tl.constexpr = 2 * HEAD_DIM
+    head = tl.program_id(1)
     token_T = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     is_token_T = token_T < num_tokens
     memory_T, place_T = (token_T // num_kept).to(tl.int64), token_T % num_kept
-    memory_start_T = payload_UX + memory_T * (num_kept * (TOKEN_BYTES + NUM_KEYS))
+    memory_start_T = payload_UX + memory_T * (num_kept * (TOKEN_BYTES + NUM_HEADS))
     codes_1T = (memory_start_T + place_T * TOKEN_BYTES)[None, :]
     half_H = tl.arange(0, BLOCK_H)
     is_half_H = half_H < HALF
 
-    # The vectors' two halves, which a turn mixes, are summed apart. Numbers behind the last coded one are 0.
-    mean_H = mean_AHH + vector * HEAD_DIM + half_H
+    # The key's two halves, which a turn mixes, are summed apart, and so are the value's: all products are of one shape.
+    mean_H = mean_AE + head * BOTH_DIMS + half_H
     zeros_TH = tl.full((BLOCK_T, BLOCK_H), 0, tl.float32)
-    first_TH = zeros_TH + tl.load(mean_H, is_half_H, 0)[None, :]
-    second_TH = zeros_TH + tl.load(mean_H + HALF, is_half_H, 0)[None, :]
-    for start in range(0, tl.load(num_coded_A + vector), BLOCK_I):
+    key_1_TH = zeros_TH + tl.load(mean_H, is_half_H, 0)[None, :]
+    key_2_TH = zeros_TH + tl.load(mean_H + HALF, is_half_H, 0)[None, :]
+    value_1_TH = zeros_TH + tl.load(mean_H + HEAD_DIM, is_half_H, 0)[None, :]
+    value_2_TH = zeros_TH + tl.load(mean_H + HEAD_DIM + HALF, is_half_H, 0)[None, :]
+    # Numbers behind the last coded one are 0.
+    for start in range(0, tl.load(num_coded_A + head), BLOCK_I):
         number_I = start + tl.arange(0, BLOCK_I)
-        is_number_I = number_I < HEAD_DIM
-        number_I += vector * HEAD_DIM
+        is_number_I = number_I < BOTH_DIMS
+        number_I += head * BOTH_DIMS
         index_IT = tl.full((BLOCK_I, BLOCK_T), 0, tl.int32) + tl.load(index_N + number_I, is_number_I, 0)[:, None]
         for power in tl.static_range(NUM_BITS):
-            bit_I = tl.load(bit_BN + power * (NUM_VECTORS * HEAD_DIM) + number_I, is_number_I, -1)
+            bit_I = tl.load(bit_BN + power * (NUM_HEADS * BOTH_DIMS) + number_I, is_number_I, -1)
             is_there_IT = (bit_I >= 0)[:, None] & is_token_T[None, :]
             byte_IT = tl.load(codes_1T + (bit_I >> 3)[:, None], is_there_IT, 0).to(tl.int32)
             index_IT += ((byte_IT >> (7 - (bit_I & 7))[:, None]) & 1) << power
         number_TI = tl.load(table + index_IT).trans()
-        basis_IH = basis_NHH + number_I[:, None] * HEAD_DIM + half_H[None, :]
+        basis_IH = basis_NE + number_I[:, None] * BOTH_DIMS + half_H[None, :]
         is_basis_IH = is_number_I[:, None] & is_half_H[None, :]
-        first_TH = tl.dot(number_TI, tl.load(basis_IH, is_basis_IH, 0), first_TH, input_precision="ieee")
-        second_TH = tl.dot(number_TI, tl.load(basis_IH + HALF, is_basis_IH, 0), second_TH, input_precision="ieee")
+        key_1_TH = tl.dot(number_TI, tl.load(basis_IH, is_basis_IH, 0), key_1_TH, input_precision="ieee")
+        key_2_TH = tl.dot(number_TI, tl.load(basis_IH + HALF, is_basis_IH, 0), key_2_TH, input_precision="ieee")
+        basis_IH += HEAD_DIM
+        value_1_TH = tl.dot(number_TI, tl.load(basis_IH, is_basis_IH, 0), value_1_TH, input_precision="ieee")
+        value_2_TH = tl.dot(number_TI, tl.load(basis_IH + HALF, is_basis_IH, 0), value_2_TH, input_precision="ieee")
 
-    # Values are turned by no angle.
-    is_key_T = is_token_T & (vector < NUM_KEYS)
-    position_T = memory_start_T + num_kept * TOKEN_BYTES + vector * num_kept + place_T
-    turn_TH = turn_R2H + tl.load(position_T, is_key_T, 0).to(tl.int32)[:, None] * HEAD_DIM + half_H[None, :]
-    is_turned_TH = is_key_T[:, None] & is_half_H[None, :]
-    cos_TH = tl.load(turn_TH, is_turned_TH, 1)
-    sin_TH = tl.load(turn_TH + HALF, is_turned_TH, 0)
-    dtype: tl.constexpr = kv_UASD.dtype.element_ty
-    row_T = (memory_T * NUM_VECTORS + vector) * num_kept + place_T
-    out_TH = kv_UASD + row_T[:, None] * HEAD_DIM + half_H[None, :]
+    position_T = memory_start_T + num_kept * TOKEN_BYTES + head * num_kept + place_T
+    turn_TH = turn_R2H + tl.load(position_T, is_token_T, 0).to(tl.int32)[:, None] * HEAD_DIM + half_H[None, :]
     is_out_TH = is_token_T[:, None] & is_half_H[None, :]
-    tl.store(out_TH, (first_TH * cos_TH - second_TH * sin_TH).to(dtype), is_out_TH)
-    tl.store(out_TH + HALF, (second_TH * cos_TH + first_TH * sin_TH).to(dtype), is_out_TH)
+    cos_TH = tl.load(turn_TH, is_out_TH, 1)
+    sin_TH = tl.load(turn_TH + HALF, is_out_TH, 0)
+    dtype: tl.constexpr = kv_U2ASD.dtype.element_ty
+    row_T = (memory_T * (2 * NUM_HEADS) + head) * num_kept + place_T
+    out_TH = kv_U2ASD + row_T[:, None] * HEAD_DIM + half_H[None, :]
+    tl.store(out_TH, (key_1_TH * cos_TH - key_2_TH * sin_TH).to(dtype), is_out_TH)
+    tl.store(out_TH + HALF, (key_2_TH * cos_TH + key_1_TH * sin_TH).to(dtype), is_out_TH)
+    out_TH += NUM_HEADS * num_kept * HEAD_DIM
+    tl.store(out_TH, value_1_TH.to(dtype), is_out_TH)
+    tl.store(out_TH + HALF, value_2_TH.to(dtype), is_out_TH)

@@ -1,11 +1,12 @@
-"""Stage `trellis` undone: bits are added up to indices, a table gives the numbers, one product the vectors.
+"""Stage `trellis` undone: bits are added up to indices, a table gives the numbers, one product keys and values.
 
 The table is indexed by all that decides a number: how many bits it has, the branches that choose its subset, and its
 place in the subset. Tokens of all memories stand side by side in the last dimension, so that every step but the product
 works on whole rows of them.
 
 Shape letters: U memories, S kept tokens, T = U*S tokens, B bytes of a token, X its bits, C its coded numbers,
-A = 2*L*K its vectors, I numbers of a vector, L memory layers, K KV heads, D head dimension, R offsets in a reference.
+A = L*K its keys and values, E = 2*D numbers of a key and value, I = E those that are coded, L memory layers,
+K KV heads, D head dimension, R offsets in a reference.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class TrellisExpansion:
         self._first_C1 = torch.from_numpy(first_level[bits_C])[:, None].to(device)
         self._row_of_number = torch.from_numpy(stage.columns.astype(np.int32)).to(device)
         self._shifts_81 = torch.arange(7, -1, -1, dtype=torch.int32, device=device)[:, None]
-        self._basis_AID = torch.from_numpy(book.basis_2LKID).flatten(0, 2).to(device)
-        self._mean_A1D = torch.from_numpy(book.mean_2LKD).flatten(0, 2)[:, None].to(device)
+        self._basis_AIE = torch.from_numpy(book.reading_basis).flatten(0, 1).to(device)
+        self._mean_A1E = torch.from_numpy(book.mean_LKE).flatten(0, 1)[:, None].to(device)
         cos, sin = torch.from_numpy(stage.rotation.cos_sin)
         self._turn_R2D = torch.stack((torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)), dim=1).to(device)
 
@@ -43,9 +44,10 @@ class TrellisExpansion:
         codes_USB, positions_ULKS = arrays["codes"], arrays["positions"]
         num_memories, num_kept, _ = codes_USB.shape
         num_layers, num_kv_heads, head_dim = self._shape
-        number_AIT = self._numbers(codes_USB.flatten(0, 1)).view(-1, head_dim, num_memories * num_kept)
-        vector_ATD = torch.baddbmm(self._mean_A1D, number_AIT.transpose(1, 2), self._basis_AID)
-        key_LKUSD, value_LKUSD = vector_ATD.view(2, num_layers, num_kv_heads, num_memories, num_kept, head_dim)
+        number_AIT = self._numbers(codes_USB.flatten(0, 1)).view(-1, 2 * head_dim, num_memories * num_kept)
+        both_ATE = torch.baddbmm(self._mean_A1E, number_AIT.transpose(1, 2), self._basis_AIE)
+        shape = (num_layers, num_kv_heads, num_memories, num_kept, head_dim)
+        key_LKUSD, value_LKUSD = (one_ATD.reshape(shape) for one_ATD in both_ATE.chunk(2, dim=2))
         key_LKUSD = self._turned(key_LKUSD, positions_ULKS.permute(1, 2, 0, 3))
         keys, values = key_LKUSD.permute(2, 0, 1, 3, 4), value_LKUSD.permute(2, 0, 1, 3, 4)
         return {"keys": keys, "values": values, "positions": positions_ULKS}

@@ -1,6 +1,7 @@
 """Vectors of memories and what the model loses by their errors -> a codebook. Numpy only; knows no model.
 
-Shape letters: 2 keys and values, L memory layers, K KV heads, N vectors, D head dimension, A = 2*L*K.
+Shape letters: L memory layers, K KV heads, N tokens, E = 2*D numbers of a key and value, I numbers that they become,
+A = L*K.
 """
 
 from __future__ import annotations
@@ -28,31 +29,28 @@ class Fitted:
     codebook: Codebook
     lost_share: float
     """Expected loss, as a share of what leaving all numbers out would cost."""
-    key_bytes: float
-    """Of one key vector, mean over layers and heads."""
-    value_bytes: float
 
 
 def fit_codebook(
-    vectors_2LKND: NDArray[np.float32],
-    fisher_2LKDD: NDArray[np.floating],
+    vectors_LKNE: NDArray[np.float32],
+    fisher_LKEE: NDArray[np.floating],
     origin: CodebookOrigin,
     bytes_per_vector: float,
 ) -> Fitted:
-    """`vectors_2LKND`: keys turned back to position 0, and values. `fisher_2LKDD`: see `directions`.
+    """`vectors_LKNE`: keys turned back to position 0, and values. `fisher_LKEE`: see `directions`.
 
     `bytes_per_vector` is the mean over keys and values, layers and heads; each gets as much of it as it deserves.
     Equal arguments give equal codebooks. Raises ValueError if there are too few vectors or bytes.
     """
-    shape = (*vectors_2LKND.shape[:3], vectors_2LKND.shape[4])
-    vectors_AND = vectors_2LKND.reshape(-1, *vectors_2LKND.shape[3:])
-    directions = find_directions(vectors_AND, fisher_2LKDD.reshape(-1, *fisher_2LKDD.shape[3:]))
-    numbers_AIN = directions.numbers_of(vectors_AND).swapaxes(1, 2).astype(np.float32)
+    shape = (*vectors_LKNE.shape[:2], vectors_LKNE.shape[3])
+    vectors_ANE = vectors_LKNE.reshape(-1, *vectors_LKNE.shape[2:])
+    directions = find_directions(vectors_ANE, fisher_LKEE.reshape(-1, *fisher_LKEE.shape[2:]))
+    numbers_AIN = directions.numbers_of(vectors_ANE).swapaxes(1, 2).astype(np.float32)
     rng = np.random.default_rng(_SEED)
     table = normal_levels()
     sample = rng.choice(numbers_AIN.ravel(), SAMPLE)
     errors = [1.0, *(improve_levels(table, bits, sample, iterations=3) for bits in range(1, MAX_BITS + 1))]
-    num_bits = round(bytes_per_vector * 8 * len(numbers_AIN))
+    num_bits = round(2 * bytes_per_vector * 8 * len(numbers_AIN))
     bits_AI = allocate_bits(directions.loss_AI, errors, num_bits)
     # Numbers that get many bits are distributed otherwise than those that get few: less of them is lost.
     for bits in range(1, MAX_BITS + 1):
@@ -62,11 +60,10 @@ def fit_codebook(
     bits_AI = allocate_bits(directions.loss_AI, errors, num_bits)
     codebook = Codebook(
         origin,
-        mean_2LKD=directions.mean_AD.astype(np.float32).reshape(shape),
-        basis_2LKID=directions.basis_AID.astype(np.float32).reshape(*shape, shape[-1]),
-        bits_2LKI=bits_AI.reshape(shape),
+        mean_LKE=directions.mean_AE.astype(np.float32).reshape(shape),
+        basis_LKIE=directions.basis_AIE.astype(np.float32).reshape(*shape, shape[-1]),
+        bits_LKI=bits_AI.reshape(shape),
         levels=table,
     )
     left_AI = directions.loss_AI * np.array(errors)[bits_AI]
-    key_bytes, value_bytes = codebook.bits_2LKI.sum(axis=3).mean(axis=(1, 2)) / 8
-    return Fitted(codebook, float(left_AI.sum() / directions.loss_AI.sum()), float(key_bytes), float(value_bytes))
+    return Fitted(codebook, float(left_AI.sum() / directions.loss_AI.sum()))

@@ -5,7 +5,8 @@ stored vector it reads is what `directions` is made of: it sees which layers, he
 are taken at position 0, as they are quantised.
 
 Shape letters: U references, 2 keys and values, L memory layers, K KV heads (or pages of a layer), S kept tokens, N
-vectors, D head dimension, J scored tokens, R memories read: each context has its own of each reference it reads.
+tokens, D head dimension, E = 2*D numbers of a key and value, J scored tokens, R memories read: each context has its own
+of each reference it reads.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from model.transformer import Transformer
 class Sensitivity:
     """What `fit_codebook` takes."""
 
-    vectors_2LKND: NDArray[np.float32]
-    """Keys at position 0, and values, of all references that fill a memory."""
-    fisher_2LKDD: NDArray[np.float32]
-    """Mean outer product of a context's gradient at a vector it reads."""
+    vectors_LKNE: NDArray[np.float32]
+    """Keys at position 0, and behind them values, of all references that fill a memory."""
+    fisher_LKEE: NDArray[np.float32]
+    """Mean outer product of a context's gradient at a key and value it reads."""
     nll: float
     """Mean over the scored tokens: well below that of the contexts alone, if the model reads its memories."""
 
     @property
     def loss_of_all(self) -> float:
         """What it would cost, to second order, if each vector were the mean of its layer and head (twice that)."""
-        centred_2LKND = self.vectors_2LKND - self.vectors_2LKND.mean(axis=3, keepdims=True)
-        felt_2LKND = centred_2LKND @ self.fisher_2LKDD
-        return float((felt_2LKND * centred_2LKND).sum(dtype=np.float64) / centred_2LKND.shape[3])
+        centred_LKNE = self.vectors_LKNE - self.vectors_LKNE.mean(axis=2, keepdims=True)
+        felt_LKNE = centred_LKNE @ self.fisher_LKEE
+        return float((felt_LKNE * centred_LKNE).sum(dtype=np.float64) / centred_LKNE.shape[2])
 
 
 def measure_sensitivity(
@@ -59,7 +60,7 @@ def measure_sensitivity(
     """
     rotation = KeyRotation(transformer.config.rope_theta, len(prefix_tokens), transformer.config.head_dim)
     num_layers, num_pages, size, head_dim = plan.memory_shape(transformer.config)
-    fisher_2LKDD = np.zeros((2, num_layers, num_pages, head_dim, head_dim))
+    fisher_LKEE = np.zeros((num_layers, num_pages, 2 * head_dim, 2 * head_dim))
     vectors: list[NDArray[np.float32]] = []
     sum_nll, num_scored, num_references, num_read = 0.0, 0, 0, 0
     for batch in batches:
@@ -74,7 +75,7 @@ def measure_sensitivity(
         targets_J = torch.tensor([token for context in contexts for token in context.targets], device=hidden_JC.device)
         loss = torch.nn.functional.cross_entropy(transformer.logits(hidden_JC), targets_J, reduction="sum")
         (gradient_R2LKSD,) = torch.autograd.grad(loss, kv_R2LKSD)
-        fisher_2LKDD += _outer(gradient_R2LKSD, places_ULKS[read], rotation)
+        fisher_LKEE += _outer(gradient_R2LKSD, places_ULKS[read], rotation)
         num_read += sum(min(length, size) for length in lengths)
         for kv_2LKSD, places_LKS, tokens in zip(kv_U2LKSD, places_ULKS, batch.references, strict=True):
             if len(tokens) >= size:
@@ -85,7 +86,7 @@ def measure_sensitivity(
     if not vectors:
         raise ValueError(f"none of {num_references} references has {size} tokens; give longer ones")
     return Sensitivity(
-        np.concatenate(vectors, axis=3), (fisher_2LKDD / num_read).astype(np.float32), sum_nll / num_scored
+        np.concatenate(vectors, axis=2), (fisher_LKEE / num_read).astype(np.float32), sum_nll / num_scored
     )
 
 
@@ -104,26 +105,26 @@ def _apart(contexts: Sequence[Context]) -> tuple[list[Context], list[int]]:
 
 def mix(measured: Sequence[Sensitivity]) -> Sensitivity:
     """Several uses of memories as one: each counts alike, whatever its number of vectors and the size of its losses."""
-    fisher_2LKDD = np.stack([one.fisher_2LKDD / one.loss_of_all for one in measured]).mean(axis=0)
+    fisher_LKEE = np.stack([one.fisher_LKEE / one.loss_of_all for one in measured]).mean(axis=0)
     return Sensitivity(
-        np.concatenate([one.vectors_2LKND for one in measured], axis=3),
-        fisher_2LKDD,
+        np.concatenate([one.vectors_LKNE for one in measured], axis=2),
+        fisher_LKEE,
         float(np.mean([one.nll for one in measured])),
     )
 
 
 def _outer(gradient_R2LKSD: Tensor, places_RLKS: NDArray[np.uint8], rotation: KeyRotation) -> NDArray[np.float64]:
-    """`[2, L, K, D, D]`: summed over memories and kept tokens."""
+    """`[L, K, E, E]`: summed over memories and kept tokens."""
     at_0 = [
         _at_position_0(gradient_2LKSD, places_LKS, rotation)
         for gradient_2LKSD, places_LKS in zip(gradient_R2LKSD, places_RLKS, strict=True)
     ]
-    at_0_2LKND = np.concatenate(at_0, axis=3, dtype=np.float64)
-    outer_2LKDD: NDArray[np.float64] = at_0_2LKND.swapaxes(3, 4) @ at_0_2LKND
-    return outer_2LKDD
+    at_0_LKNE = np.concatenate(at_0, axis=2, dtype=np.float64)
+    outer_LKEE: NDArray[np.float64] = at_0_LKNE.swapaxes(2, 3) @ at_0_LKNE
+    return outer_LKEE
 
 
 def _at_position_0(kv_2LKSD: Tensor, places_LKS: NDArray[np.uint8], rotation: KeyRotation) -> NDArray[np.float32]:
-    """Turning is orthogonal, so a gradient turns as its key does."""
+    """`[L, K, S, E]`. Turning is orthogonal, so a gradient turns as its key does."""
     keys_LKSD, values_LKSD = kv_2LKSD.detach().float().cpu().numpy()
-    return np.stack((rotation.turn_back(keys_LKSD, places_LKS), values_LKSD))
+    return np.concatenate((rotation.turn_back(keys_LKSD, places_LKS), values_LKSD), axis=3)

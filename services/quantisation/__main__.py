@@ -30,7 +30,7 @@ from services.quantisation.measured_model import MeasuredModel
     type=click.FloatRange(min=0, min_open=True),
     default=16,
     show_default=True,
-    help="Bytes of one key or value vector, mean over layers and heads.",
+    help="Bytes of one key or value, mean over both, layers and heads.",
 )
 @click.option(
     "--items",
@@ -114,11 +114,10 @@ def _report(trained: Trained, path: Path, items: int, seconds: float) -> dict[st
         "codebook": fitted.codebook.identity,
         "file": str(path),
         "bytes_per_vector": fitted.codebook.bytes_per_vector,
-        "key_bytes": fitted.key_bytes,
-        "value_bytes": fitted.value_bytes,
+        "value_gain": fitted.codebook.value_gain,
         "lost_share": fitted.lost_share,
         "items": items,
-        "vectors": trained.num_vectors,
+        "tokens": trained.num_tokens,
         "nll": dict(trained.nll),
         "seconds": seconds,
     }
@@ -128,9 +127,9 @@ def _told(report: dict[str, Any]) -> str:
     told = ", ".join(f"{use} {nll:.2f}" for use, nll in report["nll"].items())
     return (
         "codebook {codebook} in {file}\n"
-        "  {bytes_per_vector:.2f} bytes a vector (keys {key_bytes:.1f}, values {value_bytes:.1f}), "
-        "{lost_share:.2%} of the weighted error left\n"
-        "  from {vectors} vectors of each layer and head; nats a token when read: {told}; {seconds:.0f} s\n"
+        "  {bytes_per_vector:.2f} bytes a vector, {lost_share:.2%} of the weighted error left, values read times "
+        "{value_gain:.3f}\n"
+        "  from {tokens} tokens of each layer and head; nats a token when read: {told}; {seconds:.0f} s\n"
         'to use it, name the codec "trellis" in the memory plan, and this file as MEMORY3_DECODER_CODEBOOK '
         "(one that lies in the adapter's folder is found there)"
     ).format(**report, told=told)

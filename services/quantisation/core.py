@@ -6,14 +6,21 @@ Knows texts and arrays; tensors stand behind the port.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
+from statistics import fmean
 
+from model.codec.codebook import Codebook
 from model.codec.trellis_code import MAX_BITS
 from model.quantisation.fit import Fitted, fit_codebook
+from model.quantisation.gain import find_value_gain
 from model.quantisation.sensitivity import Sensitivity, mix
 from services.quantisation.exercises import Exercise
 from services.quantisation.ports import Model
+
+_GAIN_EXERCISES = 20
+"""Of each use, by which a codebook's gain is found."""
 
 
 class QuantisationError(Exception):
@@ -25,8 +32,8 @@ class Trained:
     """A codebook, and what its training saw."""
 
     fitted: Fitted
-    num_vectors: int
-    """For each layer and head, keys and values each."""
+    num_tokens: int
+    """Kept, with key and value, for each layer and head."""
     nll: Mapping[str, float]
     """Of each use's answers, per token."""
 
@@ -52,18 +59,31 @@ def train_codebook(
             f"no exercise of {', '.join(empty)}; ask for at least {model.memories_per_chunk} items, as many as are "
             "read beside each other"
         )
-    total = sum(len(one.references) for exercises in uses.values() for one in exercises)
+    shown = {name: exercises[:_GAIN_EXERCISES] for name, exercises in uses.items()}
+    counts = [sum(len(one.references) for one in exercises) for exercises in (*uses.values(), *shown.values())]
+    told = [
+        partial(_told, progress, end - count, sum(counts))
+        for end, count in zip(accumulate(counts), counts, strict=True)
+    ]
     measured: dict[str, Sensitivity] = {}
-    before = 0
-    for name, exercises in uses.items():
-        measured[name] = model.measure(exercises, partial(_told, progress, before, total))
-        before += sum(len(one.references) for one in exercises)
+    for (name, exercises), of_use in zip(uses.items(), told, strict=False):
+        measured[name] = model.measure(exercises, of_use)
     mixed = mix(list(measured.values()))
     try:
-        fitted = fit_codebook(mixed.vectors_2LKND, mixed.fisher_2LKDD, model.origin, bytes_per_vector)
+        fitted = fit_codebook(mixed.vectors_LKNE, mixed.fisher_LKEE, model.origin, bytes_per_vector)
     except ValueError as error:
         raise QuantisationError(f"no codebook of {bytes_per_vector} bytes a vector: {error}") from error
-    return Trained(fitted, mixed.vectors_2LKND.shape[3], {name: one.nll for name, one in measured.items()})
+
+    def nll(codebooks: Sequence[Codebook | None]) -> list[float]:
+        of_uses = [
+            model.nll(exercises, codebooks, of_use)
+            for exercises, of_use in zip(shown.values(), told[len(uses) :], strict=True)
+        ]
+        return [fmean(of_codebook) for of_codebook in zip(*of_uses, strict=True)]
+
+    gain = find_value_gain(fitted.codebook, nll)
+    fitted = replace(fitted, codebook=replace(fitted.codebook, value_gain=gain))
+    return Trained(fitted, mixed.vectors_LKNE.shape[2], {name: one.nll for name, one in measured.items()})
 
 
 def _told(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:

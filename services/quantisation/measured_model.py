@@ -10,12 +10,13 @@ import torch
 
 from model.adapter import PLAN_FILE, adapter_digest, adapter_plan, merge_adapter
 from model.checkpoint import load_transformer, read_config, weights_digest
-from model.codec.codebook import CodebookOrigin
+from model.codec.codebook import Codebook, CodebookOrigin
 from model.codec.resolve import codebook_origin
 from model.context import ContextOpening
 from model.directory import locate_adapter, locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
+from model.quantisation.gain import mean_nll
 from model.quantisation.sensitivity import Sensitivity, measure_sensitivity
 from model.token_scorer import find_token_scorer
 from model.tokenizer import Tokenizer
@@ -74,9 +75,19 @@ class MeasuredModel:
 
     def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
         """See `Model`."""
-        at_once = max(1, self._batch_size // self.plan.memories_per_chunk)
-        batches = [self._batch(exercises[start : start + at_once]) for start in range(0, len(exercises), at_once)]
+        batches = self._batches(exercises)
         return measure_sensitivity(self._transformer, self.plan, self._prefix_tokens, batches, progress)
+
+    def nll(
+        self, exercises: Sequence[Exercise], codebooks: Sequence[Codebook | None], progress: Progress
+    ) -> list[float]:
+        """See `Model`."""
+        batches = self._batches(exercises)
+        return mean_nll(self._transformer, self.plan, self._prefix_tokens, batches, codebooks, progress)
+
+    def _batches(self, exercises: Sequence[Exercise]) -> list[Batch]:
+        at_once = max(1, self._batch_size // self.plan.memories_per_chunk)
+        return [self._batch(exercises[start : start + at_once]) for start in range(0, len(exercises), at_once)]
 
     def _batch(self, exercises: Sequence[Exercise]) -> Batch:
         limit = self.plan.max_reference_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from model.codec.codebook import CodebookOrigin
+from model.codec.codebook import Codebook, CodebookOrigin
 from model.quantisation.sensitivity import Sensitivity
 from services.quantisation.exercises import Exercise
 
@@ -30,3 +30,8 @@ class Model(Protocol):
 
     def measure(self, exercises: Sequence[Exercise], progress: Progress) -> Sensitivity:
         """See `model.quantisation.sensitivity`."""
+
+    def nll(
+        self, exercises: Sequence[Exercise], codebooks: Sequence[Codebook | None], progress: Progress
+    ) -> list[float]:
+        """See `model.quantisation.gain`."""

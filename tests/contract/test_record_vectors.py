@@ -2,6 +2,7 @@
 
 The vectors in vectors/ were written once, by version 1 of the format. A test that fails here means that stored banks
 can no longer be read, or that equal memories no longer give equal bytes; new bytes need a new version, not a new file.
+(Of stage trellis: a new format of the codebook, by whose identity a record names it. The vector is of format 2.)
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CODECS = ("fp32", "bf16", "int8", "int4", "trellis")
 REFERENCE_ID = "00112233445566778899aabbccddeeff"
 FINGERPRINT = "ffeeddccbbaa99887766554433221100"
 PREAMBLE = 40
+ORDER = [1, 4, 3, 6, 5, 0, 7, 2]
+"""Which of four dimensions of a key, or of the value behind it, a number of stage trellis stands for."""
 
 
 def a_memory() -> MemoryArrays:
@@ -48,15 +51,15 @@ def chain(codec: str) -> CodecChain:
 
 def a_codebook() -> Codebook:
     """Whole numbers, so that nothing depends on how a machine rounds; theta and prefix as a model might have them."""
-    bits = np.array([[[[3, 2, 1, 0]]] * 2, [[[2, 2, 2, 1]]] * 2], dtype=np.uint8)
-    basis = np.zeros((2, 2, 1, 4, 4), dtype=np.float32)
-    basis[..., range(4), [1, 0, 3, 2]] = 0.5
+    bits = np.array([[[3, 2, 1, 0, 2, 2, 2, 1]]] * 2, dtype=np.uint8)
+    basis = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    basis[..., range(8), ORDER] = 0.5
     levels = np.zeros(1020, dtype=np.float32)
     for number in range(1, 9):
         first, count = 2 ** (number + 1) - 4, 2 ** (number + 1)
         levels[first : first + count] = (np.arange(count) - (count - 1) / 2) * (8 / count)
-    mean = np.full((2, 2, 1, 4), 0.25, dtype=np.float32)
-    return Codebook(CodebookOrigin("e" * 64, (0, 1), 10_000.0, 1), mean, basis, bits, levels)
+    mean = np.full((2, 1, 8), 0.25, dtype=np.float32)
+    return Codebook(CodebookOrigin("e" * 64, (0, 1), 10_000.0, 1), mean, basis, bits, levels, value_gain=1.25)
 
 
 def vector(codec: str) -> bytes:
@@ -107,13 +110,13 @@ def decode_by_hand(codec: str, payload: bytes) -> tuple[list[float], list[float]
 
 
 def decode_trellis_by_hand(payload: bytes) -> tuple[list[float], list[float], list[int]]:
-    """Four bytes a token: 26 bits. Numbers in order of their bits; (u, l, i): keys or values, layer, number."""
+    """Four bytes a token: 26 bits. Numbers in order of their bits: of which layer, and which of its eight."""
     book = a_codebook()
     order = sorted(
-        ((u, layer, i) for u in range(2) for layer in range(2) for i in range(4) if book.bits_2LKI[u, layer, 0, i]),
-        key=lambda place: -int(book.bits_2LKI[place[0], place[1], 0, place[2]]),
+        ((layer, i) for layer in range(2) for i in range(8) if book.bits_LKI[layer, 0, i]),
+        key=lambda place: -int(book.bits_LKI[place[0], 0, place[1]]),
     )
-    bits = [int(book.bits_2LKI[u, layer, 0, i]) for u, layer, i in order]
+    bits = [int(book.bits_LKI[layer, 0, i]) for layer, i in order]
     positions = list(payload[12:])
     keys, values = [0.0] * 24, [0.0] * 24
     for token in range(3):
@@ -126,12 +129,13 @@ def decode_trellis_by_hand(payload: bytes) -> tuple[list[float], list[float], li
                     place += 1
         assert place == 26
         assert not any(stream[place:])
-        for column, (u, layer, i) in enumerate(order):
-            branch = [codes[column - 4 * back] & 1 if column >= 4 * back else 0 for back in range(6)]
+        for column, (layer, i) in enumerate(order):
+            branch = [codes[column - 2 * back] & 1 if column >= 2 * back else 0 for back in range(6)]
             subset = 2 * ((branch[0] + branch[2] + branch[5]) % 2) + branch[3]
             count = 2 ** (bits[column] + 1)
             number = (4 * (codes[column] >> 1) + subset - (count - 1) / 2) * (8 / count)
-            (keys if u == 0 else values)[layer * 12 + token * 4 + [1, 0, 3, 2][i]] += 0.5 * number
+            is_value, dimension = divmod(ORDER[i], 4)
+            (values if is_value else keys)[layer * 12 + token * 4 + dimension] += (0.625 if is_value else 0.5) * number
         for layer in range(2):
             first = layer * 12 + token * 4
             values[first : first + 4] = [value + 0.25 for value in values[first : first + 4]]

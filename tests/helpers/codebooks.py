@@ -22,13 +22,14 @@ KEY_SIZE = 10.0
 def a_codebook(num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, least_bits: int = 6) -> Codebook:
     """Random directions, and `least_bits` to `least_bits` + 2 bits for each number of a normally distributed vector."""
     rng = np.random.default_rng(head_dim)
-    shape = (2, num_layers, num_heads, head_dim)
-    basis_2LKID = np.linalg.qr(rng.standard_normal((*shape, head_dim)))[0]
-    basis_2LKID[0] *= KEY_SIZE
+    shape = (num_layers, num_heads, 2 * head_dim)
+    basis_LKIE = np.linalg.qr(rng.standard_normal((*shape, 2 * head_dim)))[0]
+    basis_LKIE[..., :head_dim] *= KEY_SIZE
     origin = CodebookOrigin("a" * 64, tuple(range(num_layers)), 10_000.0, 1)
-    bits_2LKI = rng.integers(least_bits, least_bits + 3, shape).astype(np.uint8)
-    mean_2LKD = 0.1 * rng.standard_normal(shape)
-    return Codebook(origin, mean_2LKD.astype(np.float32), basis_2LKID.astype(np.float32), bits_2LKI, normal_levels())
+    bits_LKI = rng.integers(least_bits, least_bits + 3, shape).astype(np.uint8)
+    mean_LKE = 0.1 * rng.standard_normal(shape)
+    arrays = mean_LKE.astype(np.float32), basis_LKIE.astype(np.float32), bits_LKI, normal_levels()
+    return Codebook(origin, *arrays, value_gain=1.01)
 
 
 def codebook_for(directory: Path, plan: MemoryPlan, num_prefix_tokens: int) -> Codebook:

@@ -58,11 +58,12 @@ def _trellis_vectors(stage: Trellis, arrays: Arrays) -> Arrays:
     book, rows = stage.codebook, arrays["codes"]
     tokens = []
     for row in rows:
-        numbers = np.zeros(book.bits_2LKI.size, dtype=np.float32)
+        numbers = np.zeros(book.bits_LKI.size, dtype=np.float32)
         numbers[stage.coded] = decode_codes(_codes(stage, row)[None], stage.bits, stage.stride, book.levels)[0]
-        numbers_2LK1I = numbers.reshape(book.mean_2LKD.shape)[..., None, :]
-        tokens.append((numbers_2LK1I @ book.basis_2LKID)[..., 0, :] + book.mean_2LKD)
-    keys, values = np.stack(tokens, axis=3)
+        numbers_LK1I = numbers.reshape(book.mean_LKE.shape)[..., None, :]
+        key_LKD, value_LKD = np.split((numbers_LK1I @ book.basis_LKIE)[..., 0, :], 2, axis=-1)
+        tokens.append(np.concatenate((key_LKD, book.value_gain * value_LKD), axis=-1) + book.mean_LKE)
+    keys, values = np.split(np.stack(tokens, axis=2), 2, axis=-1)
     cos, sin = stage.rotation.cos_sin[:, arrays["positions"]]
     first, second = np.split(keys, 2, axis=-1)
     return {"keys": np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1), "values": values}

@@ -19,7 +19,7 @@ def test_a_saved_codebook_is_loaded_with_its_identity(tmp_path: Path) -> None:
     loaded = Codebook.load(path)
     assert loaded == a_codebook()
     assert loaded.origin == a_codebook().origin
-    np.testing.assert_array_equal(loaded.bits_2LKI, a_codebook().bits_2LKI)
+    np.testing.assert_array_equal(loaded.bits_LKI, a_codebook().bits_LKI)
     assert [file.name for file in tmp_path.iterdir()] == ["codebook.safetensors"]
 
 
@@ -33,21 +33,21 @@ def test_pages_are_kept_with_it_and_part_of_its_identity(tmp_path: Path) -> None
 
 def test_identity_is_over_every_array_and_the_origin() -> None:
     book = a_codebook()
-    changed = [replace(book, origin=replace(book.origin, weights="b" * 64))]
-    for name in ("mean_2LKD", "basis_2LKID", "bits_2LKI", "levels"):
+    changed = [replace(book, origin=replace(book.origin, weights="b" * 64)), replace(book, value_gain=1.02)]
+    for name in ("mean_LKE", "basis_LKIE", "bits_LKI", "levels"):
         array = getattr(book, name).copy()
         array.flat[1] = 0
         changed.append(replace(book, **{name: array}))
     identities = {book.identity, *(other.identity for other in changed)}
-    assert len(identities) == 6
+    assert len(identities) == 7
     assert all(len(identity) == 32 for identity in identities)
 
 
 def test_bytes_per_vector_is_a_mean() -> None:
     book = a_codebook()
-    bits = np.zeros_like(book.bits_2LKI)
-    bits[0] = 2  # keys only: 16 numbers of 2 bits are 4 bytes
-    assert replace(book, bits_2LKI=bits).bytes_per_vector == 2.0
+    bits = np.zeros_like(book.bits_LKI)
+    bits[..., :16] = 2  # 16 numbers of 2 bits are 4 bytes for a key and a value
+    assert replace(book, bits_LKI=bits).bytes_per_vector == 2.0
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,15 @@ def test_another_shape_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"mean_2LKD": np.zeros((2, 3, 2, 15), np.float32)}, "even head dim"),
-        ({"bits_2LKI": np.zeros((2, 3, 2, 16), np.uint8)}, "not all 0"),
-        ({"bits_2LKI": np.full((2, 3, 2, 16), 9, np.uint8)}, "bits reach 9"),
-        ({"bits_2LKI": np.ones((2, 3, 2, 15), np.uint8)}, "bits have shape"),
+        ({"mean_LKE": np.zeros((3, 2, 30), np.float32)}, "even head dim"),
+        ({"bits_LKI": np.zeros((3, 2, 32), np.uint8)}, "not all 0"),
+        ({"bits_LKI": np.full((3, 2, 32), 9, np.uint8)}, "bits reach 9"),
+        ({"bits_LKI": np.ones((3, 2, 31), np.uint8)}, "bits have shape"),
         ({"levels": np.zeros(4, np.float32)}, "levels have shape"),
         ({"levels": np.full(1020, np.nan, np.float32)}, "not finite"),
-        ({"basis_2LKID": np.ones((2, 3, 2, 16, 16), np.float64)}, "float64"),
+        ({"basis_LKIE": np.ones((3, 2, 32, 32), np.float64)}, "float64"),
+        ({"value_gain": 2.5}, "values 2.5 times as large; give 0.5 to 2"),
+        ({"value_gain": float("nan")}, "values nan times"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(change: dict[str, np.ndarray], named: str) -> None:
@@ -90,9 +92,9 @@ def test_arrays_that_do_not_fit_together_are_refused(change: dict[str, np.ndarra
 
 
 def test_a_singular_basis_is_refused_when_it_is_needed() -> None:
-    basis = np.zeros((2, 3, 2, 16, 16), np.float32)
+    basis = np.zeros((3, 2, 32, 32), np.float32)
     with pytest.raises(CodebookError, match="singular"):
-        _ = replace(a_codebook(), basis_2LKID=basis).analysis
+        _ = replace(a_codebook(), basis_LKIE=basis).analysis
 
 
 def test_files_that_are_no_codebook_are_refused(tmp_path: Path) -> None:
@@ -108,6 +110,6 @@ def test_files_that_are_no_codebook_are_refused(tmp_path: Path) -> None:
     save_file({"mean": np.zeros(3, np.float32)}, path)
     with pytest.raises(CodebookError, match="no codebook"):
         Codebook.load(path)
-    path.write_bytes(whole.replace(b'\\"format\\":1', b'\\"format\\":7'))
-    with pytest.raises(CodebookError, match="format 7"):
+    path.write_bytes(whole.replace(b'\\"format\\":2', b'\\"format\\":1'))
+    with pytest.raises(CodebookError, match=r"format 1, this code reads 2; train one anew \(memory3 quantise\)"):
         Codebook.load(path)

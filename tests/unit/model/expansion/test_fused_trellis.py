@@ -88,11 +88,11 @@ def test_the_kernel_gives_what_the_slow_twin_gives(
     check(*expanded_twice(fused, stage, num_memories, num_kept, dtype))
 
 
-def test_vectors_of_few_coded_numbers_or_none_are_read_too(fused: type[FusedTrellis]) -> None:
-    book = a_codebook(1, 2, 64, 0)
-    bits_2LKI = np.maximum(0, 5 - np.arange(64) // np.array([4, 7, 16])[:, None]).astype(np.uint8)
-    bits_2LKI = np.concatenate((bits_2LKI, np.zeros((1, 64), dtype=np.uint8))).reshape(2, 1, 2, 64)
-    check(*expanded_twice(fused, Trellis(replace(book, bits_2LKI=bits_2LKI)), 3, 4, torch.float32))
+def test_heads_of_few_coded_numbers_or_none_are_read_too(fused: type[FusedTrellis]) -> None:
+    book = a_codebook(2, 2, 64, 0)
+    bits_AI = np.maximum(0, 5 - np.arange(128) // np.array([4, 7, 16])[:, None]).astype(np.uint8)
+    bits_LKI = np.concatenate((bits_AI, np.zeros((1, 128), dtype=np.uint8))).reshape(2, 2, 128)
+    check(*expanded_twice(fused, Trellis(replace(book, bits_LKI=bits_LKI)), 3, 4, torch.float32))
 
 
 def check(by_kernel: tuple[Tensor, ...], by_twin: tuple[Tensor, ...]) -> None:

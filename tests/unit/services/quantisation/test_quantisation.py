@@ -43,8 +43,15 @@ class FakeModel:
         rng = np.random.default_rng(0)
         num_references = sum(len(exercise.references) for exercise in exercises)
         progress(num_references)
-        vectors = rng.standard_normal((2, 1, 1, 20 * num_references, 4)).astype(np.float32)
-        return Sensitivity(vectors, np.ones((2, 1, 1, 4, 4), np.float32), float(num_references))
+        vectors = rng.standard_normal((1, 1, 20 * num_references, 8)).astype(np.float32)
+        return Sensitivity(vectors, np.ones((1, 1, 8, 8), np.float32), float(num_references))
+
+    def nll(
+        self, exercises: Sequence[Exercise], codebooks: Sequence[Codebook | None], progress: Progress
+    ) -> list[float]:
+        """A codec costs something, and a twelfth more brings it back."""
+        progress(sum(len(exercise.references) for exercise in exercises))
+        return [2.0 if book is None else 2.12 - (book.value_gain - 1) * 1.5 for book in codebooks]
 
 
 EXERCISE = Exercise(("one", "two"), (Task("", "one"), Task("Which?", " two")))
@@ -54,9 +61,10 @@ def test_all_uses_are_measured_and_told_of_together() -> None:
     told: list[tuple[int, int]] = []
     uses = {"said": [EXERCISE], "asked": [EXERCISE, EXERCISE]}
     trained = train_codebook(FakeModel(), uses, 1, lambda done, total: told.append((done, total)))
-    assert told == [(2, 6), (6, 6)]
+    assert told == [(2, 12), (6, 12), (8, 12), (12, 12)]
     assert trained.fitted.codebook.bytes_per_vector == 1
-    assert (trained.num_vectors, trained.nll) == (120, {"said": 2.0, "asked": 4.0})
+    assert trained.fitted.codebook.value_gain == pytest.approx(1.08)
+    assert (trained.num_tokens, trained.nll) == (120, {"said": 2.0, "asked": 4.0})
 
 
 @pytest.mark.parametrize(
@@ -101,8 +109,9 @@ def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Pat
     assert codebook == Codebook.load(report["file"])
     assert codebook is not None
     assert (report["codebook"], report["bytes_per_vector"]) == (codebook.identity, 4)
-    assert report["vectors"] == len(USES) * 10 * plan.tokens_per_memory
+    assert report["tokens"] == len(USES) * 10 * plan.tokens_per_memory
     assert set(report["nll"]) == set(USES)
+    assert report["value_gain"] == codebook.value_gain
     weights = weights_digest(directory)
     origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=len(PREFIX_TOKENS))
     chain = resolve_chain(plan, config, origin, codebook)
