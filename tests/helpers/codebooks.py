@@ -19,7 +19,9 @@ KEY_SIZE = 10.0
 
 
 @functools.cache
-def a_codebook(num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, least_bits: int = 6) -> Codebook:
+def a_codebook(
+    num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, least_bits: int = 6, value_gain: float = 1.0
+) -> Codebook:
     """Random directions, and `least_bits` to `least_bits` + 2 bits for each number of a normally distributed vector."""
     rng = np.random.default_rng(head_dim)
     shape = (num_layers, num_heads, 2 * head_dim)
@@ -29,7 +31,7 @@ def a_codebook(num_layers: int = 3, num_heads: int = 2, head_dim: int = 16, leas
     bits_LKI = rng.integers(least_bits, least_bits + 3, shape).astype(np.uint8)
     mean_LKE = 0.1 * rng.standard_normal(shape)
     arrays = mean_LKE.astype(np.float32), basis_LKIE.astype(np.float32), bits_LKI, normal_levels()
-    return Codebook(origin, *arrays, value_gain=1.01)
+    return Codebook(origin, *arrays, value_gain=value_gain)
 
 
 def codebook_for(directory: Path, plan: MemoryPlan, num_prefix_tokens: int) -> Codebook:

@@ -29,7 +29,7 @@ ON_ARRAYS = [name for name, stage in STAGES.items() if issubclass(stage, ArraysT
 
 def chain(codec: str) -> CodecChain:
     return CodecChain.from_plan(
-        MemoryPlan("test", (0,), 8, "attention", "sum", codec=(codec,)), a_codebook(least_bits=0)
+        MemoryPlan("test", (0,), 8, "attention", "sum", codec=(codec,)), a_codebook(least_bits=0, value_gain=1.1)
     )
 
 
