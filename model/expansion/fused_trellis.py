@@ -41,15 +41,7 @@ class FusedTrellis:
         index_N = first_level[book.bits_LKI.ravel()]
         num_coded_A = np.where(book.bits_LKI > 0, np.arange(1, 2 * book.shape[2] + 1), 0).max(axis=-1).ravel()
         turn_R2H = np.stack(list(stage.rotation.cos_sin), axis=1)
-        arrays = (
-            bit_BN,
-            index_N,
-            num_coded_A.astype(np.int32),
-            table,
-            book.reading_basis,
-            book.mean_LKE,
-            turn_R2H,
-        )
+        arrays = (bit_BN, index_N, num_coded_A.astype(np.int32), table, book.reading_basis, book.mean_LKE, turn_R2H)
         self._shape, self._device, self._dtype = book.shape, device, dtype
         self._num_heads, self._token_bytes = stage.stride, -(-stage.num_bits // 8)
         self._bytes_per_token = self._token_bytes + self._num_heads  # a position for each key

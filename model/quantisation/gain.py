@@ -2,8 +2,8 @@
 
 Levels are means of the numbers they stand for, and numbers without bits are read as 0: so what is read back is a little
 too small, on all tokens alike, and the model less sure of what it says. What that costs is of first order, while the
-errors that directions and bits are chosen by are of second. Values a few percent larger make up for it; keys need none,
-since those directions of theirs that decide are kept nearly whole.
+errors that directions and bits are chosen by are of second. Values a few percent larger make up for it; larger keys did
+harm (decision 0019).
 
 Shape letters: U references, 2 keys and values, L memory layers, K KV heads (or pages of a layer), S kept tokens,
 D head dimension, J scored tokens.

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate
 from statistics import fmean
 
 from model.codec.codebook import Codebook
 from model.codec.trellis_code import MAX_BITS
 from model.quantisation.fit import Fitted, fit_codebook
 from model.quantisation.gain import find_value_gain
-from model.quantisation.sensitivity import Sensitivity, mix
+from model.quantisation.sensitivity import mix
 from services.quantisation.exercises import Exercise
-from services.quantisation.ports import Model
+from services.quantisation.ports import Model, Progress
 
 _GAIN_EXERCISES = 20
 """Of each use, by which a codebook's gain is found."""
@@ -60,14 +58,15 @@ def train_codebook(
             "read beside each other"
         )
     shown = {name: exercises[:_GAIN_EXERCISES] for name, exercises in uses.items()}
-    counts = [sum(len(one.references) for one in exercises) for exercises in (*uses.values(), *shown.values())]
-    told = [
-        partial(_told, progress, end - count, sum(counts))
-        for end, count in zip(accumulate(counts), counts, strict=True)
-    ]
-    measured: dict[str, Sensitivity] = {}
-    for (name, exercises), of_use in zip(uses.items(), told, strict=False):
-        measured[name] = model.measure(exercises, of_use)
+    total = sum(_num_references(exercises) for exercises in (*uses.values(), *shown.values()))
+    before = 0
+
+    def told(exercises: Sequence[Exercise]) -> Progress:
+        nonlocal before
+        start, before = before, before + _num_references(exercises)
+        return lambda done: progress(start + done, total)
+
+    measured = {name: model.measure(exercises, told(exercises)) for name, exercises in uses.items()}
     mixed = mix(list(measured.values()))
     try:
         fitted = fit_codebook(mixed.vectors_LKNE, mixed.fisher_LKEE, model.origin, bytes_per_vector)
@@ -75,10 +74,7 @@ def train_codebook(
         raise QuantisationError(f"no codebook of {bytes_per_vector} bytes a vector: {error}") from error
 
     def nll(codebooks: Sequence[Codebook | None]) -> list[float]:
-        of_uses = [
-            model.nll(exercises, codebooks, of_use)
-            for exercises, of_use in zip(shown.values(), told[len(uses) :], strict=True)
-        ]
+        of_uses = [model.nll(exercises, codebooks, told(exercises)) for exercises in shown.values()]
         return [fmean(of_codebook) for of_codebook in zip(*of_uses, strict=True)]
 
     gain = find_value_gain(fitted.codebook, nll)
@@ -86,5 +82,5 @@ def train_codebook(
     return Trained(fitted, mixed.vectors_LKNE.shape[2], {name: one.nll for name, one in measured.items()})
 
 
-def _told(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+def _num_references(exercises: Sequence[Exercise]) -> int:
+    return sum(len(one.references) for one in exercises)
