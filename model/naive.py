@@ -70,12 +70,18 @@ def naive_logits(
 
 @torch.inference_mode()
 def naive_write(
-    transformer: Transformer, plan: MemoryPlan, prefix_tokens: Sequence[int], reference_tokens: Sequence[int]
+    transformer: Transformer,
+    plan: MemoryPlan,
+    prefix_tokens: Sequence[int],
+    reference_tokens: Sequence[int],
+    preceding_tokens: Sequence[int] = (),
 ) -> ExplicitMemory:
-    """The memory of one reference, in float64."""
+    """The memory of one reference, in float64, with all of `preceding_tokens` in view."""
     model, num_prefix = _Weights(transformer), len(prefix_tokens)
+    first = num_prefix + len(preceding_tokens)
+    end = first + len(reference_tokens)
     repeat = reference_tokens if plan.repeats_references else ()
-    hidden = [model.embedding[token] for token in (*prefix_tokens, *reference_tokens, *repeat)]
+    hidden = [model.embedding[token] for token in (*prefix_tokens, *preceding_tokens, *reference_tokens, *repeat)]
     kept_keys, kept_values, kept_places = [], [], []
     tokens_per_page = min(plan.tokens_per_page, len(reference_tokens))
     for layer_index in range(plan.memory_layers[-1] + 1):
@@ -85,19 +91,22 @@ def naive_write(
         if layer_index in plan.memory_layers:
             memory_layer = plan.memory_layers.index(layer_index)
             scored = heads if plan.selection == "causal" else plain
+            # Tokens are chosen, and stored, as if nothing had preceded the reference.
+            alone = [*heads[:num_prefix], *heads[first:]]
+            stored = [token.at(num_prefix + place, model.theta) for place, token in enumerate(plain[first:end])]
             for kv_head in range(model.num_kv_heads):
                 if repeat:
-                    scores = _reconstruction_scores(model, plan, heads, num_prefix, kv_head)
+                    scores = _reconstruction_scores(model, plan, alone, num_prefix, kv_head)
                     if plan.selection == "trained":
                         assert transformer.token_scorer is not None
                         weight = transformer.token_scorer.weight_LKF[memory_layer, kv_head].double()
                         scores = [
-                            math.log(score + LEAST_NEEDED) + float(weight @ plain[num_prefix + place].fused)
+                            math.log(score + LEAST_NEEDED) + float(weight @ plain[first + place].fused)
                             for place, score in enumerate(scores)
                         ]
                 else:
                     scores = _scores(
-                        model, plan, scored[num_prefix:], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
+                        model, plan, scored[first:end], reference_tokens, memory_layer=memory_layer, kv_head=kv_head
                     )
                 best_first = sorted((-score, place) for place, score in enumerate(scores))
                 num_pages = plan.pages(model.num_kv_heads)[memory_layer][kv_head]
@@ -106,8 +115,8 @@ def naive_write(
                     start = min(page * plan.tokens_per_page, len(best) - tokens_per_page)
                     places = best[start : start + tokens_per_page]
                     kept_places.append(torch.tensor(places, dtype=torch.uint8))
-                    kept_keys.append(torch.stack([heads[num_prefix + place].keys[kv_head] for place in places]))
-                    kept_values.append(torch.stack([heads[num_prefix + place].values[kv_head] for place in places]))
+                    kept_keys.append(torch.stack([stored[place].keys[kv_head] for place in places]))
+                    kept_values.append(torch.stack([stored[place].values[kv_head] for place in places]))
         for token in range(len(hidden)):
             outputs = []
             for head in range(model.num_heads):

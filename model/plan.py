@@ -61,6 +61,8 @@ class MemoryPlan:
     (`model.memory.pages`)."""
     token_scorer: str = ""
     """Identity of the token scorer that selection "trained" corrects scores with (`model.token_scorer`)."""
+    preceding_tokens: int = 0
+    """How many tokens of what stands directly before a reference in its document are in view when it is written."""
 
     def __post_init__(self) -> None:
         # JSON and callers may bring lists; the plan is hashable only with tuples.
@@ -74,6 +76,7 @@ class MemoryPlan:
         _check_range("max_reference_tokens", self.max_reference_tokens, 1, REFERENCE_TOKENS_LIMIT)
         _check_range("tokens_per_memory", self.tokens_per_memory, 1, self.max_reference_tokens)
         _check_pages(self.pages_per_head, len(self.memory_layers), self.tokens_per_memory)
+        _check_range("preceding_tokens", self.preceding_tokens, 0, REFERENCE_TOKENS_LIMIT)
         _check_range("query_chunk_tokens", self.query_chunk_tokens, 1, None)
         _check_range("memories_per_chunk", self.memories_per_chunk, 1, None)
         for name in ("name", "prefix", "context_bos", "separator"):
@@ -162,17 +165,19 @@ class MemoryPlan:
                 f"{self.max_reference_tokens} + query_chunk_tokens {self.query_chunk_tokens}), but the model has "
                 f"{config.max_context_tokens}; lower max_reference_tokens or query_chunk_tokens"
             )
-        if self.repeats_references and 2 * self.max_reference_tokens > config.max_context_tokens:
+        written_over = self.preceding_tokens + self.max_reference_tokens * (2 if self.repeats_references else 1)
+        if written_over > config.max_context_tokens:
             raise ValueError(
-                f"plan {self.name!r} has selection {self.selection!r}, which runs a reference twice over "
-                f"{2 * self.max_reference_tokens} positions, but the model has {config.max_context_tokens}; "
-                "lower max_reference_tokens or choose another selection"
+                f"plan {self.name!r} writes a reference over {written_over} positions (preceding_tokens "
+                f"{self.preceding_tokens}, and max_reference_tokens {self.max_reference_tokens}, twice where selection "
+                f"{self.selection!r} repeats it), but the model has {config.max_context_tokens}; lower either or choose "
+                "another selection"
             )
 
 
 def _as_json_types(plan: MemoryPlan) -> dict[str, Any]:
     values = asdict(plan)
-    for name in ("pages_per_head", "token_scorer"):
+    for name in ("pages_per_head", "token_scorer", "preceding_tokens"):
         if not values[name]:
             del values[name]  # plans from before there was this field keep their text and fingerprint
     return {key: _listed(value) for key, value in values.items()}

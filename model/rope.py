@@ -51,6 +51,10 @@ class RotaryTable:
         sin_TAD = torch.cat((sin_T1D.expand(shape), sin_T1D.new_zeros(value_shape)), dim=1)
         return cos_TAD, sin_TAD
 
+    def turned(self, keys_XD: Tensor, positions_X: Tensor) -> Tensor:
+        """Keys before RoPE, turned to their positions."""
+        return rotate(keys_XD, self._cos_ID[positions_X], self._sin_ID[positions_X])
+
 
 def rotate(plain_TAD: Tensor, cos_TAD: Tensor, sin_TAD: Tensor) -> Tensor:
     """The fused heads with queries and keys turned to their positions and values as they were; same shape."""

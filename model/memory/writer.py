@@ -2,8 +2,8 @@
 
 Knows token ids, no text; stores nothing.
 
-Shape letters: B references, T packed tokens, R padded tokens of a reference, W of a sequence (R, or 2R where each
-reference stands twice), A fused heads, H query heads, K KV heads, G pages of a layer, S kept tokens of a page,
+Shape letters: B references, T packed tokens, R padded tokens of a reference, W of a sequence (what precedes the
+reference, and R, or 2R where each reference stands twice), A fused heads, H query heads, K KV heads, G pages of a layer, S kept tokens of a page,
 D head dimension, L memory layers.
 """
 
@@ -40,22 +40,33 @@ class EncodedReferences:
 
 
 def encode_references(
-    transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, references: Sequence[Sequence[int]]
+    transformer: Transformer,
+    plan: MemoryPlan,
+    prefix: PrefixState,
+    references: Sequence[Sequence[int]],
+    preceding: Sequence[Sequence[int]] = (),
 ) -> EncodedReferences:
     """One pass over all references, each of 1 to R known tokens, up to the last memory layer.
 
-    With gradient where it is enabled: the choice of tokens has none, what is kept of them has. Raises ValueError if the
-    plan chooses tokens with another token scorer than the model's.
+    `preceding`: what stands directly before each reference in its document; the plan says how much of its end is in
+    view. Empty: nothing before any. With gradient where it is enabled: the choice of tokens has none, what is kept of
+    them has. Raises ValueError if the plan chooses tokens with another token scorer than the model's.
     """
     check_token_scorer(plan, transformer.token_scorer)
+    seen = [tokens_in_view(plan, tokens) for tokens in preceding or [()] * len(references)]
     if not plan.repeats_references:
-        return _encode(transformer, plan, prefix, references)
+        return _encode(transformer, plan, prefix, references, seen)
     if not torch.is_grad_enabled():
-        return _encode(transformer, plan, prefix, references, repeated=True)
+        return _encode(transformer, plan, prefix, references, seen, repeated=True)
     # The repeats only choose. Kept out of the graph, they cost a pass; in it, they would double the way back as well.
     with torch.no_grad():
-        chosen = _encode(transformer, plan, prefix, references, repeated=True)
-    return _encode(transformer, plan, prefix, references, places_BLKS=chosen.places_BLKS)
+        chosen = _encode(transformer, plan, prefix, references, seen, repeated=True)
+    return _encode(transformer, plan, prefix, references, seen, places_BLKS=chosen.places_BLKS)
+
+
+def tokens_in_view(plan: MemoryPlan, preceding: Sequence[int]) -> Sequence[int]:
+    """The last of what stands before a reference, as many as the plan says."""
+    return preceding[-plan.preceding_tokens :] if plan.preceding_tokens else ()
 
 
 def _encode(
@@ -63,17 +74,19 @@ def _encode(
     plan: MemoryPlan,
     prefix: PrefixState,
     references: Sequence[Sequence[int]],
+    seen: Sequence[Sequence[int]],
     *,
     repeated: bool = False,
     places_BLKS: Tensor | None = None,
 ) -> EncodedReferences:
     """`repeated`: each reference stands twice in its sequence. `places_BLKS`: keep these and choose none."""
     runs = 2 if repeated else 1
-    lengths = [runs * len(tokens) for tokens in references]
+    sequences = [[*before, *[*tokens] * runs] for before, tokens in zip(seen, references, strict=True)]
+    lengths = [len(tokens) for tokens in sequences]
     layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), transformer.device)
-    tokens_T = torch.tensor([token for tokens in references for token in [*tokens] * runs], device=transformer.device)
+    tokens_T = torch.tensor([token for tokens in sequences for token in tokens], device=transformer.device)
     attention = _WritingAttention(
-        transformer, plan, prefix, layout, references, repeated=repeated, places_BLKS=places_BLKS
+        transformer, plan, prefix, layout, references, seen, repeated=repeated, places_BLKS=places_BLKS
     )
     transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, attention)
     kept = [attention.kept[memory_layer] for memory_layer in range(len(plan.memory_layers))]
@@ -98,25 +111,35 @@ class MemoryWriter:
 
     @torch.inference_mode()
     def write(
-        self, references: Sequence[Sequence[int]], reference_ids: Sequence[str] | None = None
+        self,
+        references: Sequence[Sequence[int]],
+        reference_ids: Sequence[str] | None = None,
+        preceding: Sequence[Sequence[int]] | None = None,
     ) -> list[ExplicitMemory]:
         """One memory for each reference (token ids without prefix), in order.
 
-        Raises ValueError if a reference is empty or longer than the plan allows, or a token id is unknown.
+        `preceding`: the tokens that stand directly before each in its document; None: none before any. Raises
+        ValueError if a reference is empty or longer than the plan allows, or a token id is unknown.
         """
         ids = [""] * len(references) if reference_ids is None else list(reference_ids)
-        if len(ids) != len(references):
-            raise ValueError(f"{len(references)} references and {len(ids)} reference ids; give one id for each")
+        before = [()] * len(references) if preceding is None else list(preceding)
+        if not len(ids) == len(before) == len(references):
+            raise ValueError(
+                f"{len(references)} references, {len(ids)} reference ids and {len(before)} preceding texts; give one "
+                "for each"
+            )
         for index, tokens in enumerate(references):
-            self._check(index, tokens)
+            self._check(index, tokens, before[index])
         memories = []
         for start in range(0, len(references), self._batch_size):
             batch = slice(start, start + self._batch_size)
-            memories += self._write_batch(references[batch], ids[batch])
+            memories += self._write_batch(references[batch], ids[batch], before[batch])
         return memories
 
-    def _write_batch(self, references: Sequence[Sequence[int]], ids: Sequence[str]) -> list[ExplicitMemory]:
-        encoded = encode_references(self._transformer, self._plan, self._prefix, references)
+    def _write_batch(
+        self, references: Sequence[Sequence[int]], ids: Sequence[str], preceding: Sequence[Sequence[int]]
+    ) -> list[ExplicitMemory]:
+        encoded = encode_references(self._transformer, self._plan, self._prefix, references, preceding)
         memories = []
         for item, (tokens, reference_id) in enumerate(zip(references, ids, strict=True)):
             kept = min(len(tokens), self._plan.tokens_per_page)
@@ -126,13 +149,14 @@ class MemoryWriter:
             memories.append(ExplicitMemory(k_LKSD, v_LKSD, places_LKS, len(tokens), reference_id))
         return memories
 
-    def _check(self, index: int, tokens: Sequence[int]) -> None:
+    def _check(self, index: int, tokens: Sequence[int], preceding: Sequence[int]) -> None:
         limit, vocab_size = self._plan.max_reference_tokens, self._transformer.config.vocab_size
         if not 1 <= len(tokens) <= limit:
             raise ValueError(f"reference {index} has {len(tokens)} tokens; give 1 to {limit}: cut the document shorter")
-        if not all(0 <= token < vocab_size for token in tokens):
+        if not all(0 <= token < vocab_size for token in (*preceding, *tokens)):
             raise ValueError(
-                f"a token id of reference {index} is outside the vocabulary; ids go from 0 to {vocab_size - 1}"
+                f"a token id of reference {index}, or of what precedes it, is outside the vocabulary; ids go from 0 to "
+                f"{vocab_size - 1}"
             )
 
 
@@ -146,20 +170,25 @@ class _WritingAttention:
         prefix: PrefixState,
         layout: PackedLayout,
         references: Sequence[Sequence[int]],
+        seen: Sequence[Sequence[int]],
         *,
         repeated: bool,
         places_BLKS: Tensor | None,
     ) -> None:
         self._config, self._plan, self._layout, self._references = transformer.config, plan, layout, references
         self._prefix, self._repeated, self._scorer = prefix, repeated, transformer.token_scorer
+        self._rotary = transformer.rotary
         self._pages_LK = plan.pages(transformer.config.num_kv_heads)
         pages_of_layer = [sum(pages_K) for pages_K in self._pages_LK]
         self._places_LBGS = None if places_BLKS is None else places_BLKS.flatten(1, 2).split(pages_of_layer, dim=1)
         lengths_B = torch.tensor([len(tokens) for tokens in references], device=transformer.device)
         columns_R = torch.arange(max(map(len, references)), device=transformer.device)
         self._is_token_BR = columns_R < lengths_B[:, None]
-        # Where a repeat stands: right behind its reference. (Columns past a repeat's end are padding, never read.)
-        self._repeat_column_BR = (lengths_B[:, None] + columns_R).clamp(max=layout.width - 1)
+        # Where a reference stands, and its repeat: right behind what precedes it, and right behind it. (Columns past
+        # the end of either are padding, never read.)
+        first_B = torch.tensor([len(tokens) for tokens in seen], device=transformer.device)
+        self._column_BR = (first_B[:, None] + columns_R).clamp(max=layout.width - 1)
+        self._repeat_column_BR = (self._column_BR + lengths_B[:, None]).clamp(max=layout.width - 1)
         self._causal = CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD)
         # Memory layer -> kept keys and values, and their places. By number: with activation checkpointing a layer is
         # run twice.
@@ -174,18 +203,16 @@ class _WritingAttention:
         return None if layer_index == layers[-1] else self._causal.attend(layer_index, plain_TAD, rotated_TAD)
 
     def _keep(self, layer_index: int, plain_TAD: Tensor, rotated_TAD: Tensor) -> None:
-        memory_layer, num_columns = self._plan.memory_layers.index(layer_index), self._is_token_BR.shape[1]
-        rotated_BAWD = self._layout.pad(rotated_TAD).transpose(1, 2)
-        rotated = self._split(rotated_BAWD[:, :, :num_columns])
-        _, k_rotated_BKRD, v_BKRD = rotated
+        memory_layer = self._plan.memory_layers.index(layer_index)
+        plain = self._heads(plain_TAD, self._column_BR)
+        _, k_BKRD, v_BKRD = plain
         pages_K = self._pages_LK[memory_layer]
         if self._places_LBGS is not None:
             places_BGS = self._places_LBGS[memory_layer].long()
         else:
-            plain_BAWD = self._layout.pad(plain_TAD).transpose(1, 2)
-            q_BKGRD, k_BKRD, _ = self._split(plain_BAWD[:, :, :num_columns])
-            repeat = self._repeat(layer_index, rotated_BAWD) if self._repeated else None
-            layer = EncodedLayer(q_BKGRD, k_BKRD, *rotated, repeat)
+            rotated = self._heads(rotated_TAD, self._column_BR)
+            repeat = self._repeat(layer_index, rotated_TAD) if self._repeated else None
+            layer = EncodedLayer(*plain[:2], *rotated, repeat)
             scores_BKR = score_tokens(
                 layer, memory_layer, self._plan, self._references, self._is_token_BR, self._scorer
             )
@@ -193,18 +220,20 @@ class _WritingAttention:
             places_BGS = choose_pages(scores_BKR, self._is_token_BR, pages_K, self._plan.tokens_per_page)
         head_G = heads_of_pages(pages_K, places_BGS.device)
         index_BGSD = places_BGS[..., None].expand(-1, -1, -1, self._config.head_dim)
-        k_BGRD, v_BGRD = k_rotated_BKRD[:, head_G], v_BKRD[:, head_G]
-        self.kept[memory_layer] = (
-            torch.stack((k_BGRD.gather(2, index_BGSD), v_BGRD.gather(2, index_BGSD))),
-            places_BGS,
-        )
+        k_BGSD, v_BGSD = (heads_BKRD[:, head_G].gather(2, index_BGSD) for heads_BKRD in (k_BKRD, v_BKRD))
+        # All memories share one interval (paper 3.2): a key is turned as if nothing had preceded its reference.
+        positions_BGS = reference_start(self._prefix.num_tokens) + places_BGS
+        self.kept[memory_layer] = (torch.stack((self._rotary.turned(k_BGSD, positions_BGS), v_BGSD)), places_BGS)
 
-    def _repeat(self, layer_index: int, rotated_BAWD: Tensor) -> Repeat:
-        index_BARD = self._repeat_column_BR[:, None, :, None].expand(
-            -1, rotated_BAWD.shape[1], -1, rotated_BAWD.shape[3]
-        )
-        q_BKGRD, k_BKRD, _ = self._split(rotated_BAWD.gather(2, index_BARD))
+    def _repeat(self, layer_index: int, rotated_TAD: Tensor) -> Repeat:
+        q_BKGRD, k_BKRD, _ = self._heads(rotated_TAD, self._repeat_column_BR)
         return Repeat(q_BKGRD, k_BKRD, self._prefix.kv_2KPD[layer_index][0])
+
+    def _heads(self, fused_TAD: Tensor, column_BR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values at these columns."""
+        fused_BWAD = self._layout.pad(fused_TAD)
+        index_BRAD = column_BR[:, :, None, None].expand(-1, -1, *fused_BWAD.shape[2:])
+        return self._split(fused_BWAD.gather(1, index_BRAD).transpose(1, 2))
 
     def _split(self, fused_BARD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config

@@ -52,6 +52,31 @@ def test_pages_equal_naive(selection: str, pages_per_head: tuple[tuple[int, ...]
         torch.testing.assert_close(memory.v_LKSD.double(), expected.v_LKSD, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("preceding_tokens", [1, 20])
+def test_in_view_of_what_precedes_equals_naive(selection: str, preceding_tokens: int):
+    """Beside references of other lengths, some of which nothing precedes, or less than the plan would take."""
+    transformer, plan = _choosing(selection, preceding_tokens=preceding_tokens, pages_per_head=((1, 1), (0, 2)))
+    references = [random_tokens(length, seed=length) for length in LENGTHS]
+    preceding = [random_tokens(length, seed=99 + length) for length in (50, 0, 7, 20, 64, 3)]
+    writer = MemoryWriter(transformer, plan, encode_prefix(transformer, PREFIX_TOKENS), batch_size=4)
+    written = writer.write(references, preceding=preceding)
+    for tokens, before, memory in zip(references, preceding, written, strict=True):
+        expected = naive_write(transformer, plan, PREFIX_TOKENS, tokens, before[-preceding_tokens:])
+        assert torch.equal(memory.positions_LKS, expected.positions_LKS)
+        torch.testing.assert_close(memory.k_LKSD.double(), expected.k_LKSD, atol=1e-4, rtol=0)
+        torch.testing.assert_close(memory.v_LKSD.double(), expected.v_LKSD, atol=1e-4, rtol=0)
+    (alone,) = writer.write([references[4]])
+    assert not torch.equal(alone.v_LKSD, written[4].v_LKSD)
+
+
+def test_a_plan_without_preceding_tokens_looks_at_none():
+    transformer, plan = _choosing("reconstruction")
+    writer = MemoryWriter(transformer, plan, encode_prefix(transformer, PREFIX_TOKENS))
+    (alone,), (behind,) = writer.write([[1, 2, 3]]), writer.write([[1, 2, 3]], preceding=[[7, 8, 9]])
+    assert torch.equal(alone.k_LKSD, behind.k_LKSD)
+
+
 @pytest.mark.parametrize("prefix_tokens", [(), (256, 1, 2)])
 @pytest.mark.parametrize("num_kv_heads", [1, 4])
 def test_other_prefixes_and_groups(prefix_tokens: tuple[int, ...], num_kv_heads: int):
