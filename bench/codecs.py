@@ -106,13 +106,17 @@ class Remembering(MemoryWriter):
     known: ClassVar[dict[str, ExplicitMemory]] = {}
 
     def write(
-        self, references: Sequence[Sequence[int]], reference_ids: Sequence[str] | None = None
+        self,
+        references: Sequence[Sequence[int]],
+        reference_ids: Sequence[str] | None = None,
+        preceding: Sequence[Sequence[int]] | None = None,
     ) -> list[ExplicitMemory]:
         """See `MemoryWriter`."""
         ids = list(reference_ids or ())
-        fresh = [(tokens, name) for tokens, name in zip(references, ids, strict=True) if name not in self.known]
-        written = super().write([tokens for tokens, _ in fresh], [name for _, name in fresh]) if fresh else []
-        self.known.update({memory.reference_id: memory for memory in written})
+        rows = zip(references, ids, preceding or (), strict=True)
+        if fresh := [row for row in rows if row[1] not in self.known]:
+            tokens, names, before = zip(*fresh, strict=True)
+            self.known.update({memory.reference_id: memory for memory in super().write(tokens, names, before)})
         return [self.known[name] for name in ids]
 
 

@@ -12,6 +12,7 @@ from memory3.types import (
     Generation,
     GenerationEvent,
     GenerationRequest,
+    ReferenceText,
     WriteResult,
     event_from_pb,
 )
@@ -56,14 +57,8 @@ class DecoderClient(ChannelClient):
         async with translated(self.target):
             return DecoderInfo.from_pb(await self._decoder.Info(decoder_pb2.InfoRequest(), timeout=timeout))
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], *, timeout: float = 300.0) -> WriteResult:
-        """Encode and store references, given as (reference_id, text); one item for each, in order."""
+    async def write(self, bank: str, references: Sequence[ReferenceText], *, timeout: float = 300.0) -> WriteResult:
+        """Encode and store references; one item for each, in order."""
         async with translated(self.target):
-            request = decoder_pb2.WriteRequest(
-                bank=bank,
-                references=[
-                    decoder_pb2.WriteReference(reference_id=reference_id, text=text)
-                    for reference_id, text in references
-                ],
-            )
+            request = decoder_pb2.WriteRequest(bank=bank, references=[reference.to_pb() for reference in references])
             return WriteResult.from_pb(await self._writer.Write(request, timeout=timeout))

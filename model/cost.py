@@ -46,12 +46,13 @@ def write_flop(config: ModelConfig, plan: MemoryPlan, training_tokens: int = TRA
     """Operations that bring one reference of R tokens into each format, once (paper A.1 to A.3).
 
     "text_rag" is 0: text is only stored. "explicit_memory": the encoding, stopped within the deepest memory layer, and
-    the choice of tokens (selections "reconstruction" and "trained" encode a reference twice over). "parameters": a
-    lower bound, one training step over the reference, forward and backward.
+    the choice of tokens (selections "reconstruction" and "trained" encode a reference twice over), behind as many
+    tokens of what precedes it as the plan puts in view. "parameters": a lower bound, one training step over the
+    reference, forward and backward.
     """
     tokens, width = plan.max_reference_tokens, _attention_width(config)
     depth = plan.memory_layers[-1] + 1
-    run = 2 * tokens if plan.repeats_references else tokens
+    run = plan.preceding_tokens + (2 * tokens if plan.repeats_references else tokens)
     encode = depth * (run * _attention_weights(config) + run**2 * width)
     encode += (depth - 1) * run * _mlp_weights(config)
     choose = len(plan.memory_layers) * tokens**2 * width * _SELECTION_SHARE.get(plan.selection, Fraction(1))

@@ -22,6 +22,7 @@ ID_HEX_DIGITS = 32
 """Ids are the first 128 bits of a SHA-256: no collision in any bank that fits on a disk."""
 
 _REFERENCE_DOMAIN = b"memory3 reference v1\0"
+_PRECEDED_DOMAIN = b"memory3 preceded reference v1\0"
 _MODEL_DOMAIN = b"memory3 model v1\0"
 
 
@@ -30,18 +31,25 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def reference_id(text: str) -> str:
-    """The id of a reference, 32 hex digits, from its text alone: the same text is the same reference in any document.
+def reference_id(text: str, preceding: str = "") -> str:
+    """The id of a reference, 32 hex digits, from its text and the text directly before it in its document.
 
-    Raises ValueError if `text` is not valid Unicode (a lone surrogate).
+    The same text behind the same text, or behind none, is the same reference in any document. Raises ValueError if
+    either is not valid Unicode (a lone surrogate).
     """
+    if not preceding:
+        return _short_digest(_REFERENCE_DOMAIN + _utf8(text))
+    # NUL bytes may stand in texts: the length keeps two texts apart.
+    return _short_digest(_PRECEDED_DOMAIN + len(_utf8(text)).to_bytes(8, "big") + _utf8(text) + _utf8(preceding))
+
+
+def _utf8(text: str) -> bytes:
     try:
-        encoded = text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
             f"reference text holds a lone surrogate at character {error.start}; decode the source with errors='replace'"
         ) from error
-    return _short_digest(_REFERENCE_DOMAIN + encoded)
 
 
 def model_fingerprint(

@@ -7,6 +7,7 @@ docs/memory-plan.md explains every field and the presets.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,10 @@ class MemoryPlan:
         """Whether a reference is run twice to choose its tokens."""
         return self.selection in _REPEATING
 
+    def in_view(self, preceding: Sequence[int]) -> Sequence[int]:
+        """What is in view of the tokens that stand directly before a reference: the last of them."""
+        return preceding[-self.preceding_tokens :] if self.preceding_tokens else ()
+
     def unfitted(self) -> MemoryPlan:
         """Without what was fitted to one adapter and its memory layers: one page for each head, no token scorer."""
         selection = "reconstruction" if self.selection == "trained" else self.selection
@@ -170,8 +175,8 @@ class MemoryPlan:
             raise ValueError(
                 f"plan {self.name!r} writes a reference over {written_over} positions (preceding_tokens "
                 f"{self.preceding_tokens}, and max_reference_tokens {self.max_reference_tokens}, twice where selection "
-                f"{self.selection!r} repeats it), but the model has {config.max_context_tokens}; lower either or choose "
-                "another selection"
+                f"{self.selection!r} repeats it), but the model has {config.max_context_tokens}; lower either or "
+                "choose another selection"
             )
 
 

@@ -35,7 +35,7 @@ from memory3.types.retrieval import (
     RetrieveTiming,
     UpsertResult,
 )
-from memory3.types.writing import DecoderInfo, WriteItem, WriteResult, WriteStatus
+from memory3.types.writing import DecoderInfo, ReferenceText, WriteItem, WriteResult, WriteStatus
 
 __all__ = [
     "Bank",
@@ -59,6 +59,7 @@ __all__ = [
     "RecallEvent",
     "RecalledMemory",
     "Reference",
+    "ReferenceText",
     "RetrieveResult",
     "RetrieveTiming",
     "Sampling",

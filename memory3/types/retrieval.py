@@ -13,7 +13,8 @@ from memory3.types.wire import plain
 class Reference:
     """A text chunk of at most 128 tokens, with its place in its document.
 
-    Characters are counted from 0, end exclusive; `num_tokens` in tokens of the model's tokenizer.
+    Characters are counted from 0, end exclusive; `num_tokens` in tokens of the model's tokenizer. `preceding` is the
+    text directly before it, the reference before it as a rule.
     """
 
     reference_id: str
@@ -25,6 +26,7 @@ class Reference:
     start_char: int = 0
     end_char: int = 0
     num_tokens: int = 0
+    preceding: str = ""
 
     @classmethod
     def from_pb(cls, pb: retrieval_pb2.Reference) -> Reference:

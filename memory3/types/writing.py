@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory3.api.decoder.v1 import decoder_pb2
 from memory3.types.wire import TolerantEnum, plain
+
+
+class ReferenceText(NamedTuple):
+    """What a memory is written of."""
+
+    reference_id: str
+    """Hash of text and preceding text."""
+    text: str
+    preceding: str = ""
+    """The text directly before it in its document."""
+
+    @classmethod
+    def from_pb(cls, pb: decoder_pb2.WriteReference) -> ReferenceText:
+        return cls(pb.reference_id, pb.text, pb.preceding)
+
+    def to_pb(self) -> decoder_pb2.WriteReference:
+        return decoder_pb2.WriteReference(**self._asdict())
 
 
 class WriteStatus(TolerantEnum):

@@ -3,8 +3,8 @@
 Knows token ids, no text; stores nothing.
 
 Shape letters: B references, T packed tokens, R padded tokens of a reference, W of a sequence (what precedes the
-reference, and R, or 2R where each reference stands twice), A fused heads, H query heads, K KV heads, G pages of a layer, S kept tokens of a page,
-D head dimension, L memory layers.
+reference, and R, or 2R where each reference stands twice), A fused heads, H query heads, K KV heads, G pages of a
+layer, S kept tokens of a page, D head dimension, L memory layers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def encode_references(
     them has. Raises ValueError if the plan chooses tokens with another token scorer than the model's.
     """
     check_token_scorer(plan, transformer.token_scorer)
-    seen = [tokens_in_view(plan, tokens) for tokens in preceding or [()] * len(references)]
+    seen = [plan.in_view(tokens) for tokens in preceding or [()] * len(references)]
     if not plan.repeats_references:
         return _encode(transformer, plan, prefix, references, seen)
     if not torch.is_grad_enabled():
@@ -62,11 +62,6 @@ def encode_references(
     with torch.no_grad():
         chosen = _encode(transformer, plan, prefix, references, seen, repeated=True)
     return _encode(transformer, plan, prefix, references, seen, places_BLKS=chosen.places_BLKS)
-
-
-def tokens_in_view(plan: MemoryPlan, preceding: Sequence[int]) -> Sequence[int]:
-    """The last of what stands before a reference, as many as the plan says."""
-    return preceding[-plan.preceding_tokens :] if plan.preceding_tokens else ()
 
 
 def _encode(

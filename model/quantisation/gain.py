@@ -49,7 +49,7 @@ def mean_nll(
     stages = [None if book is None else Trellis(book) for book in codebooks]
     sums, num_scored, num_references = np.zeros(len(stages)), 0, 0
     for batch in batches:
-        encoded = encode_references(transformer, plan, prefix, batch.references)
+        encoded = encode_references(transformer, plan, prefix, batch.references, batch.preceding)
         kv_U2LKSD, places_ULKS = encoded.kv_2BLKSD.transpose(0, 1), encoded.places_BLKS
         lengths = [len(tokens) for tokens in batch.references]
         targets = [token for context in batch.contexts for token in context.targets]

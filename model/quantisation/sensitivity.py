@@ -66,7 +66,7 @@ def measure_sensitivity(
     for batch in batches:
         with torch.no_grad():
             prefix = prefix_with_gradient(transformer, prefix_tokens)
-            encoded = encode_references(transformer, plan, prefix, batch.references)
+            encoded = encode_references(transformer, plan, prefix, batch.references, batch.preceding)
         kv_U2LKSD, places_ULKS = encoded.kv_2BLKSD.transpose(0, 1), encoded.places_BLKS.cpu().numpy()
         contexts, read = _apart(batch.contexts)
         kv_R2LKSD = kv_U2LKSD[read].requires_grad_()

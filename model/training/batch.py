@@ -49,6 +49,8 @@ class Batch:
     references: tuple[tuple[int, ...], ...]
     contexts: tuple[Context, ...]
     tokens_per_memory: int
+    preceding: tuple[tuple[int, ...], ...] = ()
+    """What stands directly before each reference in its document; () if nothing stands before any."""
 
     @property
     def num_scored(self) -> int:

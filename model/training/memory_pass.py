@@ -33,12 +33,16 @@ _LIKE_TOKENS = 64
 
 
 def write_memories(
-    transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, references: Sequence[Sequence[int]]
+    transformer: Transformer,
+    plan: MemoryPlan,
+    prefix: PrefixState,
+    references: Sequence[Sequence[int]],
+    preceding: Sequence[Sequence[int]] = (),
 ) -> Tensor | None:
     """`kv_U2LKSD`: the memories of a batch's references, in order; None if there are none."""
     if not references:
         return None
-    return encode_references(transformer, plan, prefix, references).kv_2BLKSD.transpose(0, 1)
+    return encode_references(transformer, plan, prefix, references, preceding).kv_2BLKSD.transpose(0, 1)
 
 
 def scored_hidden(

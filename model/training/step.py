@@ -46,7 +46,7 @@ class TrainingStep(nn.Module):
         transformer, contexts = self.transformer, batch.contexts
         plan = replace(self._plan, tokens_per_memory=batch.tokens_per_memory)
         prefix = prefix_with_gradient(transformer, self._prefix_tokens)
-        memory_kv_U2LKSD = write_memories(transformer, plan, prefix, batch.references)
+        memory_kv_U2LKSD = write_memories(transformer, plan, prefix, batch.references, batch.preceding)
         lengths = [len(tokens) for tokens in batch.references]
         hidden_JC = scored_hidden(transformer, plan, prefix, memory_kv_U2LKSD, lengths, contexts)
         # Taught tokens first: one block of rows has a teacher, the other has none.

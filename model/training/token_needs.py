@@ -57,7 +57,7 @@ def measure_needs(transformer: Transformer, plan: MemoryPlan, prefix: PrefixStat
     all_tokens = replace(plan.unfitted(), selection="reconstruction", tokens_per_memory=plan.max_reference_tokens)
     lengths = [len(tokens) for tokens in batch.references]
     with torch.no_grad():
-        encoded = encode_references(transformer, all_tokens, prefix, batch.references)
+        encoded = encode_references(transformer, all_tokens, prefix, batch.references, batch.preceding)
     kv_U2LKRD = encoded.kv_2BLKSD.transpose(0, 1)
     num_layers, num_kv_heads = kv_U2LKRD.shape[2:4]
     gain_shape = (len(lengths), num_layers * num_kv_heads, all_tokens.tokens_per_page)
@@ -72,7 +72,7 @@ def measure_needs(transformer: Transformer, plan: MemoryPlan, prefix: PrefixStat
     assert encoded.scores_BLKR is not None
     return TokenNeeds(
         tuple(lengths),
-        _plain(transformer, all_tokens, prefix, batch.references).cpu(),
+        _plain(transformer, all_tokens, prefix, batch).cpu(),
         _packed(encoded.scores_BLKR, lengths).cpu(),
         _packed(needs_ULKR, lengths).cpu(),
     )
@@ -84,16 +84,18 @@ def _packed(of_tokens_ULKR: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _plain(
-    transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, references: Sequence[Sequence[int]]
-) -> Tensor:
+def _plain(transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, batch: Batch) -> Tensor:
     """float16 `[L, N, F]`."""
-    lengths = [len(tokens) for tokens in references]
+    seen = [plan.in_view(tokens) for tokens in batch.preceding or [()] * len(batch.references)]
+    sequences = [[*before, *tokens] for before, tokens in zip(seen, batch.references, strict=True)]
+    lengths = [len(tokens) for tokens in sequences]
     layout = PackedLayout(lengths, [0] * len(lengths), max(lengths), transformer.device)
-    tokens_T = torch.tensor([token for tokens in references for token in tokens], device=transformer.device)
+    tokens_T = torch.tensor([token for tokens in sequences for token in tokens], device=transformer.device)
     recording = _Recording(plan, CausalAttention(transformer.config, layout, transformer.dtype, prefix.kv_2KPD))
     transformer.run(tokens_T, reference_start(prefix.num_tokens) + layout.place_T, recording)
-    return torch.stack(recording.plain)
+    first_B = torch.tensor([len(before) for before in seen], device=transformer.device)
+    is_of_reference_T = layout.place_T >= first_B[layout.item_T]
+    return torch.stack(recording.plain)[:, is_of_reference_T]
 
 
 class _Recording:

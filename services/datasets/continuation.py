@@ -39,6 +39,8 @@ class _Place:
     number: int
     """Of the target among the article's chunks."""
     before: tuple[str, ...]
+    preceding: tuple[str, ...]
+    """What stands directly before each of these."""
     target: str
 
 
@@ -81,18 +83,20 @@ def _place(article: Article, draw: Draw, references: int) -> _Place | None:
     if not possible:
         return None
     number = draw.one(possible)
-    return _Place(number, tuple(chunks[number - references : number]), chunks[number])
+    first = number - references
+    preceding = ["", *chunks][first : first + references]
+    return _Place(number, tuple(chunks[first:number]), tuple(preceding), chunks[number])
 
 
-def _other(article: Article, pool: Sequence[Article], draw: Draw, references: int) -> tuple[str, ...]:
-    """What stands before a place of another article."""
+def _other(article: Article, pool: Sequence[Article], draw: Draw, references: int) -> _Place:
+    """A place of another article."""
     for other in draw.shuffled(pool):
         if other is not article and (place := _place(other, draw, references)) is not None:
-            return place.before
+            return place
     raise DatasetError(f"only one article has {references} chunks before a place; ask for fewer references")
 
 
-def _item(article: Article, place: _Place, wrong: tuple[str, ...]) -> Item:
+def _item(article: Article, place: _Place, wrong: _Place) -> Item:
     prompt, answer = _halves(place.target)
     return Item(
         item_id=f"continuation-{article.row}-{place.number}",
@@ -101,8 +105,10 @@ def _item(article: Article, place: _Place, wrong: tuple[str, ...]) -> Item:
         answer=answer,
         references=place.before,
         gold=tuple(range(len(place.before))),
-        wrong_references=wrong,
+        wrong_references=wrong.before,
         accepted=(),
+        preceding=place.preceding,
+        wrong_preceding=wrong.preceding,
     )
 
 

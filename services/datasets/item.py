@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Split = Literal["train", "held-out"]
 SPLITS: tuple[Split, ...] = ("train", "held-out")
@@ -12,6 +12,14 @@ SPLITS: tuple[Split, ...] = ("train", "held-out")
 
 class DatasetError(Exception):
     """No such set, its package is missing or damaged, or too much was asked of it; the message names the remedy."""
+
+
+class Passage(NamedTuple):
+    """A reference of a set."""
+
+    text: str
+    preceding: str = ""
+    """The text directly before it in its document, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,24 @@ class Item:
     """What is asked, without the form the prompt gives it; "" where that is all, or nothing is asked."""
     choices: tuple[str, ...] = ()
     """Alternatives to choose from by likelihood, each like `answer`, which is one of them; () for a free answer."""
+    preceding: tuple[str, ...] = ()
+    """What stands directly before each reference in its document, "" where nothing does; () if none has anything."""
+    wrong_preceding: tuple[str, ...] = ()
+    """The same of the wrong references."""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The references, each with what precedes it."""
+        return _passages(self.references, self.preceding)
+
+    @property
+    def wrong_passages(self) -> tuple[Passage, ...]:
+        """The same of the wrong references."""
+        return _passages(self.wrong_references, self.wrong_preceding)
+
+
+def _passages(texts: Sequence[str], preceding: Sequence[str]) -> tuple[Passage, ...]:
+    return tuple(map(Passage, texts, preceding)) if preceding else tuple(map(Passage, texts))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from ray import serve
 
 from memory3 import semconv, telemetry
-from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, WriteResult
+from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, ReferenceText, WriteResult
 from services.common import logs
 from services.common.config import load
 from services.decoder.assembly import build_worker
@@ -47,7 +47,7 @@ class WorkerReplica:
         async for event in self._worker.generate(request, carrier, timeout_s):
             yield event
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], carrier: Carrier) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], carrier: Carrier) -> WriteResult:
         """See GenerationBackend."""
         return await self._worker.write(bank, references, carrier)
 

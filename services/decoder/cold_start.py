@@ -11,7 +11,7 @@ import logging
 from memory3 import semconv
 from memory3.errors import ConflictingRecordError, MalformedRequestError, Memory3Error
 from memory3.telemetry import meter
-from memory3.types import Reference
+from memory3.types import Reference, ReferenceText
 from model.identity import reference_id as id_of_text
 from services.decoder.encoding import Encoding, WrittenMemory
 from services.decoder.ports import MemorySource
@@ -45,10 +45,12 @@ class ColdStart:
     async def write(self, bank: str, reference: Reference) -> WrittenMemory | None:
         """The memory of a reference; None if it cannot be written now. Its put goes on in the background."""
         try:
-            if id_of_text(reference.text) != reference.reference_id:
-                raise MalformedRequestError("its id is not the hash of its text; index its document again")
-            tokens = await self._encoding.tokenize(reference.text)
-            written = await self._encoding.write(reference.reference_id, tokens, urgent=True)
+            wanted = ReferenceText(reference.reference_id, reference.text, reference.preceding)
+            if id_of_text(wanted.text, wanted.preceding) != wanted.reference_id:
+                raise MalformedRequestError(
+                    "its id is not the hash of its text and of what precedes it; index its document again"
+                )
+            written = await self._encoding.write(wanted, urgent=True)
         except Memory3Error as error:
             log.warning("cold start of reference %s: %s", reference.reference_id, error)
             _written.add(1, {semconv.ATTR_STATUS: "cold_failed"})

@@ -25,6 +25,7 @@ from memory3.types import (
     GenerationEvent,
     GenerationRequest,
     RecallEvent,
+    ReferenceText,
     TimelineEntry,
     TokenEvent,
     WriteResult,
@@ -109,7 +110,7 @@ class DecoderCore:
         assert final is not None, "a generation without error ends with a final event"
         return Generation("".join(text), recalls, final)
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]]) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText]) -> WriteResult:
         """Write (reference_id, text) pairs; see decoder.proto, Write."""
         check_write(bank, references)
         return await self._backend.write(bank, references, inject())

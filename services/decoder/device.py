@@ -29,8 +29,8 @@ Command = Callable[[Engine], Sequence[Event]]
 class ReferenceEncoder(Protocol):
     """Encodes references into memories (model.memory.writer.MemoryWriter)."""
 
-    def write(self, references: Sequence[Sequence[int]]) -> list[ExplicitMemory]:
-        """One memory for each reference's tokens, in order."""
+    def write(self, references: Sequence[Sequence[int]], *, preceding: Sequence[Sequence[int]]) -> list[ExplicitMemory]:
+        """One memory for each reference's tokens, behind those that precede it, in order."""
         ...
 
 
@@ -65,6 +65,7 @@ class _Order:
 @dataclass(frozen=True)
 class _Job:
     tokens: Sequence[int]
+    preceding: Sequence[int]
     result: asyncio.Future[Encoded]
 
 
@@ -113,8 +114,11 @@ class Device:
         """
         self._commands.put(_Order(command, on_error or _log_error))
 
-    async def encode(self, tokens: Sequence[int], *, urgent: bool) -> Encoded:
-        """The memory of one reference. Raises OverloadedError, InternalError, BackendUnavailableError (stopped)."""
+    async def encode(self, tokens: Sequence[int], preceding: Sequence[int] = (), *, urgent: bool) -> Encoded:
+        """The memory of one reference behind what precedes it, both in tokens.
+
+        Raises OverloadedError, InternalError, BackendUnavailableError (stopped).
+        """
         if self._is_over:
             raise _over()
         if self._num_pending >= self._limits.max_pending:
@@ -122,7 +126,7 @@ class Device:
                 f"{self._num_pending} references wait to be encoded, which is the limit; try again in a moment",
                 retry_after_ms=1000,
             )
-        job = _Job(tokens, self._loop.create_future())
+        job = _Job(tokens, preceding, self._loop.create_future())
         self._num_pending += 1
         try:
             (self._urgent if urgent else self._bulk).append(job)
@@ -176,7 +180,7 @@ class Device:
             return
         began = time.monotonic_ns()
         try:
-            memories = self._encoder.write([job.tokens for job in jobs])
+            memories = self._encoder.write([job.tokens for job in jobs], preceding=[job.preceding for job in jobs])
         except Exception as error:
             log.exception("encoding %d references failed", len(jobs))
             failure = InternalError(f"the model failed on a batch of {len(jobs)} references: {error}")

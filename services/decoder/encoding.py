@@ -6,11 +6,13 @@ Shared by cold start and by the writer service. Knows no store and no bank.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory3 import semconv
 from memory3.errors import InternalError, MalformedRequestError
 from memory3.telemetry import tracer
+from memory3.types import ReferenceText
 from model.codec.packed_memory import PackedMemory
 from model.memory.explicit_memory import ExplicitMemory
 from services.decoder.device import Device
@@ -35,8 +37,26 @@ class Encoding:
         self._device = device
         self._model = model
 
-    async def tokenize(self, text: str) -> list[int]:
-        """The reference's tokens. Raises MalformedRequestError if there are none or too many."""
+    async def write(self, reference: ReferenceText, *, urgent: bool) -> WrittenMemory:
+        """The record of a reference.
+
+        Raises MalformedRequestError (no tokens, or too many), OverloadedError, InternalError, BackendUnavailableError
+        (worker stops).
+        """
+        tokens = await self._tokenize(reference.text)
+        preceding: Sequence[int] = ()
+        if reference.preceding and self._model.plan.preceding_tokens:
+            preceding = await asyncio.to_thread(self._model.tokenizer.encode, reference.preceding)
+        reference_id = reference.reference_id
+        with tracer.start_as_current_span(semconv.SPAN_WRITE, attributes={semconv.ATTR_REFERENCE_ID: reference_id}):
+            encoded = await self._device.encode(tokens, preceding, urgent=urgent)
+            try:
+                record, memory = await asyncio.to_thread(self._pack, reference_id, encoded.memory)
+            except ValueError as error:
+                raise InternalError(f"the memory of reference {reference_id} cannot be stored: {error}") from error
+            return WrittenMemory(record, memory, encoded.encode_ns)
+
+    async def _tokenize(self, text: str) -> list[int]:
         tokens = await asyncio.to_thread(self._model.tokenizer.encode, text)
         limit = self._model.plan.max_reference_tokens
         if not 1 <= len(tokens) <= limit:
@@ -44,16 +64,6 @@ class Encoding:
                 f"the reference has {len(tokens)} tokens; a reference has 1 to {limit}: cut it at a sentence boundary"
             )
         return tokens
-
-    async def write(self, reference_id: str, tokens: list[int], *, urgent: bool) -> WrittenMemory:
-        """The record of a reference. Raises OverloadedError, InternalError, BackendUnavailableError (worker stops)."""
-        with tracer.start_as_current_span(semconv.SPAN_WRITE, attributes={semconv.ATTR_REFERENCE_ID: reference_id}):
-            encoded = await self._device.encode(tokens, urgent=urgent)
-            try:
-                record, memory = await asyncio.to_thread(self._pack, reference_id, encoded.memory)
-            except ValueError as error:
-                raise InternalError(f"the memory of reference {reference_id} cannot be stored: {error}") from error
-            return WrittenMemory(record, memory, encoded.encode_ns)
 
     def _pack(self, reference_id: str, memory: ExplicitMemory) -> tuple[bytes, PackedMemory]:
         record = self._model.codec.encode(memory.to_arrays(), reference_id, self._model.fingerprint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, WriteResult
+from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, ReferenceText, WriteResult
 from services.decoder.ports import Carrier
 from services.decoder.worker import Worker
 
@@ -21,7 +21,7 @@ class LocalBackend:
         """See GenerationBackend."""
         return self._worker.generate(request, carrier, timeout_s)
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], carrier: Carrier) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], carrier: Carrier) -> WriteResult:
         """See GenerationBackend."""
         return await self._worker.write(bank, references, carrier)
 

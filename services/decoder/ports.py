@@ -16,6 +16,7 @@ from memory3.types import (
     GenerationEvent,
     GenerationRequest,
     MemoryStat,
+    ReferenceText,
     RetrieveResult,
     WriteResult,
 )
@@ -33,7 +34,7 @@ class GenerationBackend(Protocol):
         """Events of one checked request, the last one a FinalEvent. Closing the iterator frees the slot."""
         ...
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], carrier: Carrier) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], carrier: Carrier) -> WriteResult:
         """Write (reference_id, text) pairs; one item each, in order."""
         ...
 

@@ -20,7 +20,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from memory3.errors import BackendUnavailableError, InternalError, Memory3Error, OverloadedError
-from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, WriteResult
+from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, ReferenceText, WriteResult
 from services.decoder.app import application
 from services.decoder.config import DecoderSettings, keep_ray_quiet
 from services.decoder.loading import check_model
@@ -96,7 +96,7 @@ class RayBackend:
             finally:
                 events.cancel()
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], carrier: Carrier) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], carrier: Carrier) -> WriteResult:
         """See GenerationBackend."""
         with _translated():
             result: WriteResult = await self._handle.write.remote(bank, list(references), dict(carrier))

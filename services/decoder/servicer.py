@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import grpc
 
 from memory3.api.decoder.v1 import decoder_pb2, decoder_pb2_grpc
-from memory3.types import GenerationRequest, event_to_pb
+from memory3.types import GenerationRequest, ReferenceText, event_to_pb
 from services.decoder.core import DecoderCore
 
 
@@ -47,5 +47,5 @@ class MemoryWriterServicer(decoder_pb2_grpc.MemoryWriterServiceServicer):
     async def Write(  # noqa: N802 - gRPC's name
         self, request: decoder_pb2.WriteRequest, context: grpc.aio.ServicerContext
     ) -> decoder_pb2.WriteResponse:
-        references = [(reference.reference_id, reference.text) for reference in request.references]
+        references = [ReferenceText.from_pb(reference) for reference in request.references]
         return (await self._core.write(request.bank, references)).to_pb()

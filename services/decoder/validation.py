@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from memory3.errors import MalformedRequestError
-from memory3.types import GenerationRequest, Mode
+from memory3.types import GenerationRequest, Mode, ReferenceText
 
 MAX_STOPS = 8
 MAX_STOP_CHARACTERS = 64
@@ -42,7 +42,7 @@ def check_generation(request: GenerationRequest, plan_memories_per_chunk: int) -
         )
 
 
-def check_write(bank: str, references: Sequence[tuple[str, str]]) -> None:
+def check_write(bank: str, references: Sequence[ReferenceText]) -> None:
     """Raises MalformedRequestError, as `check_generation`."""
     if not bank:
         _refuse("no bank is named; name the bank whose store takes the memories")

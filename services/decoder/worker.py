@@ -20,7 +20,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from memory3 import semconv
 from memory3.errors import BackendUnavailableError, DeadlineExceededError, InternalError, Memory3Error
 from memory3.telemetry import extract, meter, tracer
-from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, Mode, WriteResult
+from memory3.types import DecoderInfo, GenerationEvent, GenerationRequest, Mode, ReferenceText, WriteResult
 from model.codec.packed_memory import PackedMemory
 from model.engine import task
 from model.engine.engine import Engine
@@ -120,7 +120,7 @@ class Worker:
                 self._forget(generation)
                 span.end()
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], carrier: Carrier) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], carrier: Carrier) -> WriteResult:
         """Write (reference_id, text) pairs. Errors: decoder.proto, Write."""
         self._check_usable()
         token = otel_context.attach(extract(carrier))

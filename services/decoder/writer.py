@@ -14,7 +14,7 @@ from opentelemetry.util.types import AnyValue
 from memory3 import semconv
 from memory3.errors import BackendUnavailableError, ConflictingRecordError, DeadlineExceededError, Memory3Error
 from memory3.telemetry import meter, tracer
-from memory3.types import WriteItem, WriteResult, WriteStatus
+from memory3.types import ReferenceText, WriteItem, WriteResult, WriteStatus
 from model.identity import reference_id as id_of_text
 from services.decoder.encoding import Encoding
 from services.decoder.ports import MemorySource
@@ -43,15 +43,15 @@ class Writer:
         self._permits = asyncio.Semaphore(put_parallelism)
         self._timeout_s = timeout_s
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]]) -> WriteResult:
-        """One item for each (reference_id, text), in order. Idempotent; an id given twice is written once.
+    async def write(self, bank: str, references: Sequence[ReferenceText]) -> WriteResult:
+        """One item for each reference, in order. Idempotent; an id given twice is written once.
 
         Raises BackendUnavailableError or DeadlineExceededError if the memory tier does not answer at all, and what it
         says of the bank; a single reference's failure is its item.
         """
         began = time.monotonic_ns()
-        by_pair = {pair: _Write(self, bank, *pair) for pair in references}
-        writes = list(by_pair.values())
+        by_reference = {reference: _Write(self, bank, reference) for reference in references}
+        writes = list(by_reference.values())
         attributes: dict[str, AnyValue] = {semconv.ATTR_BANK: bank, semconv.ATTR_BATCH_SIZE: len(writes)}
         with tracer.start_as_current_span(semconv.SPAN_WRITE, attributes=attributes):
             sound = [write for write in writes if write.check()]
@@ -64,7 +64,7 @@ class Writer:
         for write in writes:
             _written.add(1, {semconv.ATTR_STATUS: write.status.name.lower()})
         return WriteResult(
-            items=[by_pair[pair].item() for pair in references],
+            items=[by_reference[reference].item() for reference in references],
             total_ns=time.monotonic_ns() - began,
             encode_ns=sum(write.encode_ns for write in writes),
             put_ns=sum(write.put_ns for write in writes),
@@ -81,11 +81,11 @@ class Writer:
 class _Write:
     """One reference on its way."""
 
-    def __init__(self, owner: Writer, bank: str, reference_id: str, text: str) -> None:
+    def __init__(self, owner: Writer, bank: str, reference: ReferenceText) -> None:
         self._owner = owner
         self._bank = bank
-        self._text = text
-        self.reference_id = reference_id
+        self._reference = reference
+        self.reference_id = reference.reference_id
         self.status = WriteStatus.FAILED
         self.size_bytes = 0
         self.encode_ns = 0
@@ -96,14 +96,17 @@ class _Write:
         return WriteItem(self.reference_id, self.status, self.size_bytes, str(self.error or ""))
 
     def check(self) -> bool:
-        """Whether the id is the text's."""
+        """Whether the id is the texts'."""
         try:
-            expected = id_of_text(self._text)
+            expected = id_of_text(self._reference.text, self._reference.preceding)
         except ValueError as error:
             self.error = str(error)
             return False
         if self.reference_id != expected:
-            self.error = f"reference_id is {self.reference_id!r}, the hash of the text is {expected!r}; send that"
+            self.error = (
+                f"reference_id is {self.reference_id!r}, the hash of the text and of what precedes it is "
+                f"{expected!r}; send that"
+            )
         return self.error is None
 
     async def run(self, existing_bytes: int | None) -> None:
@@ -117,8 +120,7 @@ class _Write:
 
     async def _encode_and_put(self) -> None:
         owner = self._owner
-        tokens = await owner._encoding.tokenize(self._text)
-        written = await owner._encoding.write(self.reference_id, tokens, urgent=False)
+        written = await owner._encoding.write(self._reference, urgent=False)
         self.encode_ns = written.encode_ns
         async with owner._permits:
             began = time.monotonic_ns()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.datasets.item import Item
+from services.datasets.item import Item, Passage
 from services.evaluation.figures import ItemResult
 from services.evaluation.modes import READINGS, Mode, Source
 from services.evaluation.ports import Context, Model, References, ReferenceSource, ScoredAnswer
@@ -76,7 +76,7 @@ class Evaluation:
                 references: dict[Source, Sequence[References]] = {
                     Source.NOTHING: [() for _ in block],
                     Source.FOUND: [found[index] for index in block],
-                    Source.GOLD: [tuple(self._short(item.references[gold]) for gold in item.gold) for item in picked],
+                    Source.GOLD: [tuple(self._short(item.passages[gold]) for gold in item.gold) for item in picked],
                     Source.WRONG: [wrong[index] for index in block],
                 }
                 results[mode] += self._measure(picked, mode, references)
@@ -89,7 +89,8 @@ class Evaluation:
         self, items: Sequence[Item], mode: Mode, references: Mapping[Source, Sequence[References]]
     ) -> list[ItemResult]:
         reading = READINGS[mode]
-        texts, memories = references[reading.text], references[reading.memories]
+        memories = references[reading.memories]
+        texts = [[one.text for one in of_item] for of_item in references[reading.text]]
         contexts = [
             self._model.context(item.prompt, text, reads_memories=reading.reads_memories)
             for item, text in zip(items, texts, strict=True)
@@ -112,7 +113,7 @@ class Evaluation:
         generated = self._generate(items, asked, is_said, mode, memories)
         return [_result(item, scored, text) for item, scored, text in zip(items, by_item, generated, strict=True)]
 
-    def _asked(self, item: Item, text: References, mode: Mode, context: Context) -> Context:
+    def _asked(self, item: Item, text: Sequence[str], mode: Mode, context: Context) -> Context:
         """What is generated from: a question as a chat asks it, where the model knows chats; else what was scored."""
         reads_memories = READINGS[mode].reads_memories
         chat = self._model.chat(item.question, text, reads_memories=reads_memories) if item.question else None
@@ -183,8 +184,7 @@ class Evaluation:
         """The given ones, or what the prompt finds."""
         self._find([item.prompt for item in items if not item.references])
         return [
-            tuple(map(self._short, item.references)) if item.references else self._recalled(item.prompt)
-            for item in items
+            tuple(map(self._short, item.passages)) if item.references else self._recalled(item.prompt) for item in items
         ]
 
     def _wrong_references(self, items: Sequence[Item], found: Sequence[References]) -> list[References]:
@@ -192,11 +192,11 @@ class Evaluation:
         wrong: list[References] = []
         for index, item in enumerate(items):
             if item.wrong_references:
-                wrong.append(tuple(map(self._short, item.wrong_references)))
+                wrong.append(tuple(map(self._short, item.wrong_passages)))
                 continue
             others = [found[(index + step) % len(items)] for step in range(len(items) // 2 or 1, len(items))]
-            apart = [tuple(text for text in other if text not in found[index]) for other in others]
-            wrong.append(next((texts for texts in apart if texts), ()))
+            apart = [tuple(one for one in other if one not in found[index]) for other in others]
+            wrong.append(next((passages for passages in apart if passages), ()))
         return wrong
 
     def _find(self, queries: Sequence[str]) -> None:
@@ -207,10 +207,10 @@ class Evaluation:
     def _recalled(self, query: str) -> References:
         return tuple(map(self._short, self._found[query]))
 
-    def _short(self, reference: str) -> str:
-        if reference not in self._cut:
-            self._cut[reference] = self._model.cut(reference)
-        return self._cut[reference]
+    def _short(self, passage: Passage) -> Passage:
+        if passage.text not in self._cut:
+            self._cut[passage.text] = self._model.cut(passage.text)
+        return passage._replace(text=self._cut[passage.text])
 
 
 def _contains(text: str, accepted: Sequence[str]) -> bool:

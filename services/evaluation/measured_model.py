@@ -81,7 +81,7 @@ class MeasuredModel:
             kept -= 1
         return reference
 
-    def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
+    def context(self, prompt: str, references: Sequence[str], *, reads_memories: bool) -> Context:
         """See `ports.Model`."""
         opening = self._opening.tokens(reads_memories=reads_memories)
         tokens = (*opening, *self._tokenizer.encode(references_as_text(references) + prompt))
@@ -89,7 +89,7 @@ class MeasuredModel:
         is_content = (*[False] * (len(tokens) - num_content), *[True] * num_content)
         return Context(tokens, is_content, reads_memories)
 
-    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+    def chat(self, question: str, references: Sequence[str], *, reads_memories: bool) -> Context | None:
         """See `ports.Model`."""
         if self._template is None:
             return None
@@ -114,12 +114,12 @@ class MeasuredModel:
 
     def score(self, contexts: Sequence[tuple[Context, str, Sequence[References] | None]]) -> list[ScoredAnswer]:
         """See `ports.Model`."""
-        memories = self.book.memories(text for _, _, spans in contexts for span in spans or () for text in span)
+        memories = self.book.memories(one for _, _, spans in contexts for span in spans or () for one in span)
         forced = [
             ForcedAnswer(
                 context.tokens,
                 tuple(self._tokenizer.encode(answer)),
-                None if spans is None else tuple(tuple(memories[text] for text in span) for span in spans),
+                None if spans is None else tuple(tuple(memories[one] for one in span) for span in spans),
             )
             for context, answer, spans in contexts
         ]
@@ -157,9 +157,9 @@ class MeasuredModel:
 
     def _recall(self, engine: Engine, needed: RecallNeeded, recall: Recall) -> None:
         found = recall(int(needed.sequence_id), [self._query(span.query_tokens) for span in needed.spans])
-        memories = self.book.memories(text for references in found for text in references)
+        memories = self.book.memories(one for references in found for one in references)
         for span, references in zip(needed.spans, found, strict=True):
-            engine.deliver(needed.sequence_id, span.span, tuple(memories[text] for text in references))
+            engine.deliver(needed.sequence_id, span.span, tuple(memories[one] for one in references))
 
     def _query(self, tokens: Sequence[int]) -> str:
         # A chunk may begin or end inside a character.

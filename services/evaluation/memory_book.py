@@ -1,4 +1,4 @@
-"""Texts -> explicit memories as a reader gets them: written, through the codec and back, each text once.
+"""Passages -> explicit memories as a reader gets them: written, through the codec and back, each passage once.
 
 Knows no items and no services.
 """
@@ -16,6 +16,7 @@ from model.identity import reference_id
 from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.tokenizer import Tokenizer
+from services.datasets.item import Passage
 
 
 class MemoryBook:
@@ -36,24 +37,26 @@ class MemoryBook:
         self._writer, self._codec, self._tokenizer = writer, codec, tokenizer
         self._fingerprint, self._max_bytes = fingerprint, max_bytes
         self._expander = Expander(codec, device, dtype)
-        self._kept: OrderedDict[str, ExplicitMemory] = OrderedDict()
+        self._kept: OrderedDict[Passage, ExplicitMemory] = OrderedDict()
         self._num_bytes = 0
         self.num_written = 0
         self.record_bytes = 0
         """Of all records written."""
 
-    def memories(self, texts: Iterable[str]) -> dict[str, ExplicitMemory]:
-        """The memory of each distinct text."""
-        wanted = list(dict.fromkeys(texts))
-        missing = [text for text in wanted if text not in self._kept]
+    def memories(self, passages: Iterable[Passage]) -> dict[Passage, ExplicitMemory]:
+        """The memory of each distinct passage."""
+        wanted = list(dict.fromkeys(passages))
+        encode = self._tokenizer.encode
+        missing = [(encode(one.text), encode(one.preceding), one) for one in wanted if one not in self._kept]
         # Of like length side by side: a batch is padded to its longest.
-        tokens = sorted(((self._tokenizer.encode(text), text) for text in missing), key=lambda pair: len(pair[0]))
-        ids = [reference_id(text) for _, text in tokens]
-        fresh = {
-            text: self._stored(memory)
-            for (_, text), memory in zip(tokens, self._writer.write([one for one, _ in tokens], ids), strict=True)
-        }
-        given = {text: fresh[text] if text in fresh else self._kept[text] for text in wanted}
+        missing.sort(key=lambda row: len(row[0]))
+        written = self._writer.write(
+            [tokens for tokens, _, _ in missing],
+            [reference_id(*one) for _, _, one in missing],
+            [preceding for _, preceding, _ in missing],
+        )
+        fresh = {one: self._stored(memory) for (_, _, one), memory in zip(missing, written, strict=True)}
+        given = {one: fresh[one] if one in fresh else self._kept[one] for one in wanted}
         self._keep(given)
         return given
 
@@ -65,12 +68,12 @@ class MemoryBook:
         (read,) = self._expander.expand([self._codec.unpack(record, memory.reference_id, self._fingerprint)])
         return read
 
-    def _keep(self, memories: dict[str, ExplicitMemory]) -> None:
-        for text, memory in memories.items():
-            if text not in self._kept:
+    def _keep(self, memories: dict[Passage, ExplicitMemory]) -> None:
+        for passage, memory in memories.items():
+            if passage not in self._kept:
                 self._num_bytes += _num_bytes(memory)
-            self._kept[text] = memory
-            self._kept.move_to_end(text)
+            self._kept[passage] = memory
+            self._kept.move_to_end(passage)
         while self._num_bytes > self._max_bytes and self._kept:
             _, dropped = self._kept.popitem(last=False)
             self._num_bytes -= _num_bytes(dropped)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-References = Sequence[str]
+from services.datasets.item import Passage
+
+References = Sequence[Passage]
 Recall = Callable[[int, Sequence[str]], Sequence[References]]
 """(index of the context, texts of queries) -> the references for each query."""
 
@@ -37,10 +39,10 @@ class Model(Protocol):
     def cut(self, reference: str) -> str:
         """The reference, or as much of its beginning as the plan's longest reference holds."""
 
-    def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
+    def context(self, prompt: str, references: Sequence[str], *, reads_memories: bool) -> Context:
         """The context as serving builds it; `references` stand in it as text."""
 
-    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+    def chat(self, question: str, references: Sequence[str], *, reads_memories: bool) -> Context | None:
         """The context of a chat whose user asks the question, as serving builds it; None if the model knows no chat."""
 
     def queries(self, context: Context, answer: str) -> list[str | None]:

@@ -9,6 +9,7 @@ from typing import Self
 
 from memory3.retrieval import RetrievalClient
 from memory3.security import ChannelSecurity
+from services.datasets.item import Passage
 from services.evaluation.ports import References
 
 _QUERIES_PER_CALL = 32
@@ -47,4 +48,4 @@ class RetrievedReferences:
         if self._client is None:
             self._client = RetrievalClient(self._address, security=self._security)
         result = await self._client.retrieve(self._bank, queries, self._top_k, timeout=self._timeout_s)
-        return [tuple(hit.reference.text for hit in hits) for hits in result.results]
+        return [tuple(Passage(hit.reference.text, hit.reference.preceding) for hit in hits) for hits in result.results]

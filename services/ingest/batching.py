@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from memory3.types import Reference, WriteStatus
+from memory3.types import Reference, ReferenceText, WriteStatus
 from services.ingest.ports import Writer
 from services.ingest.retry import Tier
 
@@ -106,9 +106,9 @@ class BatchWriter:
             await self._send_batch(batch)
 
     async def _send_batch(self, batch: Sequence[Reference]) -> None:
-        pairs = [(reference.reference_id, reference.text) for reference in batch]
+        wanted = [ReferenceText(one.reference_id, one.text, one.preceding) for one in batch]
         try:
-            result = await self._tier.call(lambda: self._writer.write(self._bank, pairs, timeout=self._timeout_s))
+            result = await self._tier.call(lambda: self._writer.write(self._bank, wanted, timeout=self._timeout_s))
         except Exception as error:
             for reference in batch:
                 self._settle(reference.reference_id, error)

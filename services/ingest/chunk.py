@@ -17,7 +17,7 @@ from services.common.sentences import sentences
 from services.ingest.documents import SourceDocument
 from services.ingest.ports import TokenCounter
 
-CUTTING_RULE = 1
+CUTTING_RULE = 2
 """Raise it when the same text would be cut otherwise; documents then count as changed and are ingested again."""
 
 MAX_REFERENCE_CHARACTERS = 4096
@@ -121,14 +121,17 @@ class Cutter:
     def cut(self, document: SourceDocument) -> CutDocument:
         """The document's references; none if its text is empty, or has no characters the vocabulary knows."""
         pieces = [piece for piece in cut(document.text, self._counter, self._max_tokens) if piece.num_tokens > 0]
-        references = tuple(self._reference(document, ordinal, piece) for ordinal, piece in enumerate(pieces))
+        texts = [document.text[piece.start : piece.end] for piece in pieces]
+        references = tuple(
+            self._reference(document, ordinal, piece, text, preceding)
+            for ordinal, (piece, text, preceding) in enumerate(zip(pieces, texts, ["", *texts], strict=False))
+        )
         return CutDocument(document, self.version(document), references)
 
     @staticmethod
-    def _reference(document: SourceDocument, ordinal: int, piece: Piece) -> Reference:
-        text = document.text[piece.start : piece.end]
+    def _reference(document: SourceDocument, ordinal: int, piece: Piece, text: str, preceding: str) -> Reference:
         return Reference(
-            reference_id=reference_id(text),
+            reference_id=reference_id(text, preceding),
             text=text,
             document_id=document.document_id,
             title=document.title,
@@ -137,4 +140,5 @@ class Cutter:
             start_char=piece.start,
             end_char=piece.end,
             num_tokens=piece.num_tokens,
+            preceding=preceding,
         )

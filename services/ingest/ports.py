@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from memory3.types import DecoderInfo, Document, MemoryStat, Reference, UpsertResult, WriteResult
+from memory3.types import DecoderInfo, Document, MemoryStat, Reference, ReferenceText, UpsertResult, WriteResult
 
 
 class TokenCounter(Protocol):
@@ -18,8 +18,8 @@ class TokenCounter(Protocol):
 class Writer(Protocol):
     """Makes memories: MemoryWriterService."""
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], *, timeout: float) -> WriteResult:
-        """Write 1 to 64 (reference id, text); one item for each, in order."""
+    async def write(self, bank: str, references: Sequence[ReferenceText], *, timeout: float) -> WriteResult:
+        """Write 1 to 64 references; one item for each, in order."""
 
     async def info(self, *, timeout: float) -> DecoderInfo:
         """The model that writes."""

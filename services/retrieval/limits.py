@@ -89,6 +89,7 @@ def check_part(document_id: str, version: str, references: Sequence[Reference]) 
         if not reference.text:
             raise MalformedRequestError(f"{where} has no text")
         _check_bytes(f"text of {where}", reference.text, MAX_TEXT_BYTES)
+        _check_bytes(f"preceding text of {where}", reference.preceding, MAX_TEXT_BYTES)
         check_count(f"num_tokens of {where}", reference.num_tokens, 1, MAX_REFERENCE_TOKENS)
         if reference.end_char < reference.start_char:
             raise MalformedRequestError(

@@ -33,12 +33,18 @@ T = TypeVar("T")
 
 _EMBEDDER = "memory3.embedder_id"
 _DIMENSION = "memory3.dimension"
-"""Properties of a collection: the bank's identity. (Lite keeps no description.)"""
+_ROWS = "memory3.rows"
+"""Properties of a collection: the bank's identity, and what its rows have. (Lite keeps no description.)"""
+
+_ROWS_NOW = "2"
+"""Raise it when rows get other fields: banks of before can be read by id, listed and dropped, and match no embedder."""
+_EARLIER = " (rows of an earlier version)"
 
 _TEXTS = {
     KEY: limits.MAX_ID_BYTES + 64,
     "reference_id": 64,
     "text": limits.MAX_TEXT_BYTES,
+    "preceding": limits.MAX_TEXT_BYTES,
     "document_id": limits.MAX_ID_BYTES,
     "version": limits.MAX_ID_BYTES,
     "title": limits.MAX_LABEL_BYTES,
@@ -124,8 +130,10 @@ class MilvusIndex:
 
     async def get(self, bank: str, reference_ids: Sequence[str]) -> list[Reference]:
         """References with one of these ids."""
-        rows = await self._query(bank, among("reference_id", reference_ids), _REFERENCE_FIELDS)
-        return [_reference(row) for row in rows]
+        is_earlier = (await self.identity(bank)).embedder_id.endswith(_EARLIER)
+        fields = [name for name in _REFERENCE_FIELDS if name != "preceding" or not is_earlier]
+        rows = await self._query(bank, among("reference_id", reference_ids), fields)
+        return [Reference(**{name: row[name] for name in fields}) for row in rows]
 
     async def stored(self, bank: str, document_ids: Sequence[str]) -> list[StoredRow]:
         """Rows of these documents."""
@@ -220,7 +228,7 @@ class MilvusIndex:
             numbers=_NUMBERS,
             dimension=identity.dimension,
             index_type=self._index_type,
-            properties={_EMBEDDER: identity.embedder_id, _DIMENSION: str(identity.dimension)},
+            properties={_EMBEDDER: identity.embedder_id, _DIMENSION: str(identity.dimension), _ROWS: _ROWS_NOW},
         )
 
     def _identity(self, client: Client, collection: str) -> BankIdentity:
@@ -229,7 +237,8 @@ class MilvusIndex:
         client.load_collection(collection, timeout=self._timeout_s)
         kept = described["properties"]
         # A collection that has none can be listed and dropped, and matches no embedder.
-        return BankIdentity(kept.get(_EMBEDDER, "unknown"), int(kept.get(_DIMENSION, 0)))
+        embedder_id = kept.get(_EMBEDDER, "unknown") + ("" if kept.get(_ROWS) == _ROWS_NOW else _EARLIER)
+        return BankIdentity(embedder_id, int(kept.get(_DIMENSION, 0)))
 
     def _upsert(self, client: Client, collection: str, rows: Sequence[Row], vectors: Vectors) -> None:
         data = [
@@ -273,7 +282,13 @@ class MilvusIndex:
             consistency_level=self._search_consistency,
             timeout=self._timeout_s,
         )
-        return [[Hit(_reference(hit["entity"]), float(hit["distance"])) for hit in hits] for hits in results]
+        return [
+            [
+                Hit(Reference(**{name: hit["entity"][name] for name in _REFERENCE_FIELDS}), float(hit["distance"]))
+                for hit in hits
+            ]
+            for hits in results
+        ]
 
     def _page(
         self, client: Client, collection: str, condition: str, fields: Sequence[str], limit: int
@@ -303,7 +318,3 @@ class MilvusIndex:
 def _past(key: str) -> str:
     """The end of a filter: only rows after this key; nothing for an empty one."""
     return f" and key > {literal(key)}" if key else ""
-
-
-def _reference(row: dict[str, Any]) -> Reference:
-    return Reference(**{name: row[name] for name in _REFERENCE_FIELDS})

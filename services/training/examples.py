@@ -6,14 +6,14 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from model.chat import ChatTemplate, Message
 from model.context import ContextOpening, references_as_text
 from model.plan import MemoryPlan
 from model.tokenizer import Tokenizer
 from model.training.batch import Batch, Context
-from services.datasets.item import Item
+from services.datasets.item import Item, Passage
 from services.training.config import Losses
 
 Mode = Literal["memory", "wrong", "rag", "none"]
@@ -22,13 +22,21 @@ MODES: tuple[Mode, ...] = ("memory", "wrong", "rag", "none")
 _ANSWER_MARK = re.compile(r"^\s*(?:Answer:|A:)?\s*")
 
 
+class TokenPassage(NamedTuple):
+    """A reference in tokens."""
+
+    tokens: tuple[int, ...]
+    preceding: tuple[int, ...] = ()
+    """As much of what stands directly before it as the plan puts in view."""
+
+
 @dataclass(frozen=True)
 class Example:
     """A context, and the references it reads by their place in `references`."""
 
     mode: Mode
     context: Context
-    references: tuple[tuple[int, ...], ...]
+    references: tuple[TokenPassage, ...]
 
 
 @dataclass(frozen=True)
@@ -65,15 +73,18 @@ class ExampleBuilder:
         if mode in ("rag", "none"):
             tokens = none if mode == "none" else self._plain(item.references, asked, answer)
             return Example(mode, self._context(mode, tokens, None, tokens, len(answer)), ())
-        texts = item.references if mode == "memory" else item.wrong_references
-        limit = self._plan.max_reference_tokens
-        encoded = (tuple(self._tokenizer.encode(text))[:limit] for text in texts[: self._plan.memories_per_chunk])
-        references = tuple(tokens for tokens in encoded if tokens)
+        passages = item.passages if mode == "memory" else item.wrong_passages
+        encoded = map(self._encoded, passages[: self._plan.memories_per_chunk])
+        references = tuple(passage for passage in encoded if passage.tokens)
         tokens = (*self._opening.tokens(reads_memories=True), *self._prompt(asked, ()), *answer)
         chunks = -(-len(tokens) // self._plan.query_chunk_tokens)
         teacher = self._plain(self._taught(item), asked, answer) if mode == "memory" else none
         reads = (tuple(range(len(references))),) * chunks
         return Example(mode, self._context(mode, tokens, reads, teacher, len(answer)), references)
+
+    def _encoded(self, passage: Passage) -> TokenPassage:
+        tokens = tuple(self._tokenizer.encode(passage.text))[: self._plan.max_reference_tokens]
+        return TokenPassage(tokens, tuple(self._plan.in_view(self._tokenizer.encode(passage.preceding))))
 
     def _taught(self, item: Item) -> Sequence[str]:
         """What the teacher of a context with memories reads."""
@@ -119,17 +130,18 @@ class ExampleBuilder:
 
 def batch_of(examples: Sequence[Example], tokens_per_memory: int) -> Batch:
     """The examples side by side; equal references once."""
-    places: dict[tuple[int, ...], int] = {}
+    places: dict[TokenPassage, int] = {}
     contexts = []
     for example in examples:
-        of_example = [places.setdefault(tokens, len(places)) for tokens in example.references]
+        of_example = [places.setdefault(passage, len(places)) for passage in example.references]
         chunks = example.context.chunk_references
         if chunks is None:
             contexts.append(example.context)
         else:
             chosen = tuple(tuple(of_example[place] for place in chunk) for chunk in chunks)
             contexts.append(replace(example.context, chunk_references=chosen))
-    return Batch(tuple(places), tuple(contexts), tokens_per_memory)
+    references, preceding = ([one.tokens for one in places], [one.preceding for one in places])
+    return Batch(tuple(references), tuple(contexts), tokens_per_memory, tuple(preceding))
 
 
 def draw_mode(draw: random.Random, shares: dict[Mode, float]) -> Mode:

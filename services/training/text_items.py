@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.datasets.item import DatasetError, Item
+from services.datasets.item import DatasetError, Item, Passage
 from services.datasets.lengths import chunks, spans
 
 CONTINUE, RECALL = "text", "recall"
@@ -56,8 +56,8 @@ def long_text_items(documents: Documents, count: int, *, seed: int, references: 
     places = [(number, window.start, place) for number, window in windows for place in window][:count]
     items = []
     for number, start, place in places:
-        near = tuple(documents[number][place - references : place])
-        wrong = tuple(_other(documents, draw, number) for _ in range(references))
+        near = [_passage(documents[number], before) for before in range(place - references, place)]
+        wrong = [_other(documents, draw, number) for _ in range(references)]
         kind = f"{CONTINUE}-{number}-{start}"
         items.append(_continued(f"{CONTINUE}-{number}-{place}", kind, documents[number][place], near, near, wrong))
     return items
@@ -72,10 +72,10 @@ def text_items(documents: Documents, count: int, *, seed: int, references: int) 
     for number, place in _drawn(draw, places, count):
         pieces = documents[number]
         near = sorted((index for index in range(len(pieces)) if index != place), key=lambda index: abs(index - place))
-        gold = [pieces[index] for index in near[:references]]
+        gold = [_passage(pieces, index) for index in near[:references]]
         chosen = gold + [_other(documents, draw, number) for _ in range(references - len(gold))]
         draw.shuffle(chosen)
-        wrong = tuple(_other(documents, draw, number) for _ in range(references))
+        wrong = [_other(documents, draw, number) for _ in range(references)]
         items.append(_continued(f"{CONTINUE}-{number}-{place}", CONTINUE, pieces[place], chosen, gold, wrong))
     return items
 
@@ -95,18 +95,22 @@ def recall_items(documents: Documents, count: int, *, seed: int, references: int
             continue
         words = draw.choice(sentences)
         cue = draw.randint(3, min(_LONGEST_CUE, len(words) - 2))
-        chosen = [piece, *(_other(documents, draw, number) for _ in range(references - 1))]
+        own = _passage(documents[number], place)
+        chosen = [own, *(_other(documents, draw, number) for _ in range(references - 1))]
         draw.shuffle(chosen)
+        wrong = [_other(documents, draw, number) for _ in range(references)]
         items.append(
             Item(
                 item_id=f"{RECALL}-{number}-{place}",
                 kind=RECALL,
                 prompt=" ".join(words[:cue]),
                 answer=" " + " ".join(words[cue:]),
-                references=tuple(chosen),
-                gold=(chosen.index(piece),),
-                wrong_references=tuple(_other(documents, draw, number) for _ in range(references)),
+                references=tuple(one.text for one in chosen),
+                gold=(chosen.index(own),),
+                wrong_references=tuple(one.text for one in wrong),
                 accepted=(),
+                preceding=tuple(one.preceding for one in chosen),
+                wrong_preceding=tuple(one.preceding for one in wrong),
             )
         )
     return items
@@ -119,7 +123,12 @@ def _drawn(draw: random.Random, places: Sequence[tuple[int, int]], count: int) -
 
 
 def _continued(
-    item_id: str, kind: str, piece: str, references: Sequence[str], gold: Sequence[str], wrong: tuple[str, ...]
+    item_id: str,
+    kind: str,
+    piece: str,
+    references: Sequence[Passage],
+    gold: Sequence[Passage],
+    wrong: Sequence[Passage],
 ) -> Item:
     words = piece.split(" ")
     opening = max(1, len(words) // 8)
@@ -128,14 +137,21 @@ def _continued(
         kind=kind,
         prompt=" ".join(words[:opening]),
         answer="".join(f" {word}" for word in words[opening:]) or " ",
-        references=tuple(references),
-        gold=tuple(index for index, text in enumerate(references) if text in gold),
-        wrong_references=wrong,
+        references=tuple(one.text for one in references),
+        gold=tuple(index for index, one in enumerate(references) if one in gold),
+        wrong_references=tuple(one.text for one in wrong),
         accepted=(),
+        preceding=tuple(one.preceding for one in references),
+        wrong_preceding=tuple(one.preceding for one in wrong),
     )
 
 
-def _other(documents: Documents, draw: random.Random, number: int) -> str:
+def _passage(pieces: Sequence[str], place: int) -> Passage:
+    return Passage(pieces[place], pieces[place - 1] if place else "")
+
+
+def _other(documents: Documents, draw: random.Random, number: int) -> Passage:
     """A chunk of another document."""
     other = draw.randrange(len(documents) - 1)
-    return draw.choice(documents[other + (other >= number)])
+    pieces = documents[other + (other >= number)]
+    return _passage(pieces, draw.choice(range(len(pieces))))

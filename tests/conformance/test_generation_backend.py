@@ -37,6 +37,7 @@ from memory3.types import (
     Message,
     Mode,
     RecallEvent,
+    ReferenceText,
     Sampling,
     Tier,
     TokenEvent,
@@ -295,29 +296,29 @@ class TestWrite:
         result = await client.write(
             BANK,
             [
-                (reference_id(new), new),
-                (reference_id(TEXTS[0]), TEXTS[0]),
-                ("0" * 32, "not its hash"),
-                (reference_id(long), long),
-                (reference_id(new), new),
+                ReferenceText(reference_id(new), new),
+                ReferenceText(reference_id(TEXTS[0]), TEXTS[0]),
+                ReferenceText("0" * 32, "not its hash"),
+                ReferenceText(reference_id(long), long),
+                ReferenceText(reference_id(new), new),
             ],
         )
         statuses = [item.status for item in result.items]
         written = WriteStatus.WRITTEN
         assert statuses == [written, WriteStatus.EXISTED, WriteStatus.FAILED, WriteStatus.FAILED, written]
-        assert "hash of the text" in result.items[2].error
+        assert "the hash of the text and of what precedes it" in result.items[2].error
         assert "129 tokens; a reference has 1 to 128" in result.items[3].error
         info = await client.info()
         # A header tells the reference's number of tokens in two or three digits.
         assert info.memory_bytes - 2 <= result.items[0].size_bytes <= info.memory_bytes
         assert 0 < result.encode_ns < result.total_ns
-        again = await client.write(BANK, [(reference_id(new), new)])
+        again = await client.write(BANK, [ReferenceText(reference_id(new), new)])
         assert again.items[0].status is WriteStatus.EXISTED
         assert again.encode_ns == 0
 
     async def test_a_write_goes_on_beside_generations(self, client: DecoderClient) -> None:
         texts = [f"Reference number {number} of the batch." for number in range(64)]
-        writing = asyncio.create_task(client.write(BANK, [(reference_id(text), text) for text in texts]))
+        writing = asyncio.create_task(client.write(BANK, [ReferenceText(reference_id(text), text) for text in texts]))
         text = await text_of(client, replace(SHORT, max_tokens=60))
         assert text == await text_of(client, replace(SHORT, max_tokens=60))
         assert {item.status for item in (await writing).items} == {WriteStatus.WRITTEN}
@@ -325,7 +326,7 @@ class TestWrite:
     @pytest.mark.parametrize(("bank", "count"), [("", 1), (BANK, 0), (BANK, 65), ("Not A Name!", 1)])
     async def test_malformed_writes(self, client: DecoderClient, bank: str, count: int) -> None:
         with pytest.raises(MalformedRequestError):
-            await client.write(bank, [(reference_id(str(number)), str(number)) for number in range(count)])
+            await client.write(bank, [ReferenceText(reference_id(str(n)), str(n)) for n in range(count)])
 
 
 class TestServer:

@@ -14,6 +14,7 @@ import pytest
 
 from memory3.errors import BackendUnavailableError, UnknownBankError
 from memory3.types import Document
+from services.retrieval import milvus_index
 from services.retrieval.hash_embedder import HashEmbedder
 from services.retrieval.local_index import LocalIndex
 from services.retrieval.milvus_index import MilvusIndex
@@ -278,6 +279,32 @@ async def test_lite_keeps_its_rows_over_a_restart(tmp_path: Path) -> None:
     [hits] = await again.search("kept", _query("two"), 1, [])
     assert hits[0].reference.text == "two"
     await again.close()
+
+
+async def test_a_bank_whose_rows_lack_what_precedes_them_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As banks of before were made: they match no embedder, and can be read by id, listed and dropped."""
+    index = MilvusIndex(str(tmp_path / "milvus.db"))
+    [reference] = references_of("d", ["one"])
+    row = Row(reference, "v1", 1)
+    held = {name: value for name, value in reference.__dict__.items() if name != "preceding"}
+    data = {**held, "key": row.key, "version": "v1", "num_references": 1, "vector": _query("one")[0]}
+    with monkeypatch.context() as before:
+        fields = {name: size for name, size in milvus_index._TEXTS.items() if name != "preceding"}
+        before.setattr(milvus_index, "_TEXTS", fields)
+        before.setattr(milvus_index, "_ROWS_NOW", "1")
+        await index.create("old", IDENTITY)
+        await index._milvus.run(lambda client: client.upsert(milvus_index.collection_of("old"), [data]))
+    index._identities.clear()
+    identity = await index.create("old", IDENTITY)
+    assert identity.embedder_id == f"{IDENTITY.embedder_id} (rows of an earlier version)"
+    assert await index.get("old", [reference.reference_id]) == [reference]
+    assert [(bank.bank, bank.num_references) for bank in await index.banks()] == [("old", 1)]
+    assert await index.held("old", [reference.reference_id]) == {reference.reference_id}
+    await index.drop("old")
+    assert await index.create("old", IDENTITY) == IDENTITY
+    await index.close()
 
 
 async def test_lite_in_an_impossible_place_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memory3.decoder import DecoderClient
 from memory3.retrieval import RetrievalClient
-from memory3.types import Reference
+from memory3.types import Reference, ReferenceText
 from model.identity import reference_id
 from tests.helpers.processes import ServiceProcess
 from tests.helpers.tiny_model import BOS, tiny_model_directory, tiny_plan
@@ -117,5 +117,5 @@ async def index(stack: DecoderStack, texts: tuple[str, ...] = TEXTS, bank: str =
 async def write(stack: DecoderStack, texts: tuple[str, ...] = TEXTS, bank: str = BANK) -> None:
     """Write the memories of the texts."""
     async with DecoderClient(stack.decoder.address) as client:
-        result = await client.write(bank, [(reference_id(text), text) for text in texts])
+        result = await client.write(bank, [ReferenceText(reference_id(text), text) for text in texts])
         assert [item.error for item in result.items if item.error] == []

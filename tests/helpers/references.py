@@ -18,10 +18,12 @@ def references_of(document_id: str, texts: Sequence[str], *, title: str = "Title
     references: list[Reference] = []
     start = 0
     for ordinal, text in enumerate(texts, first):
+        end = start + len(text)
+        preceding = references[-1].text if references else ""
         references.append(
             Reference(
-                reference_id_of(text), text, document_id, title, f"file:{title}", ordinal, start, start + len(text), 7
+                reference_id_of(text), text, document_id, title, f"file:{title}", ordinal, start, end, 7, preceding
             )
         )
-        start += len(text)
+        start = end
     return references

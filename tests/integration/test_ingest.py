@@ -10,7 +10,7 @@ import pytest
 
 from memory3.decoder import DecoderClient
 from memory3.retrieval import RetrievalClient
-from memory3.types import GenerationRequest, MemoryStatus, Mode, Tier
+from memory3.types import GenerationRequest, MemoryStatus, Mode, ReferenceText, Tier
 from model.identity import reference_id
 from model.tokenizer import Tokenizer
 from services.ingest.chunk import Cutter
@@ -92,7 +92,7 @@ async def test_cold_then_warm_writes_what_is_missing(ingest: Ingest, stack: Deco
     assert (await held(stack, ids, ingest.bank)).memories == []
     async with DecoderClient(stack.decoder.address) as decoder:
         text = "Bees of the north sleep in winter."
-        await decoder.write(ingest.bank, [(reference_id(text), text)])
+        await decoder.write(ingest.bank, [ReferenceText(reference_id(text), text)])
     warm = ingest.run("docs", "--memories", "warm")
     assert (warm["references_indexed"], warm["memories_written"], warm["memories_existed"]) == (0, len(ids) - 1, 1)
     assert sorted((await held(stack, ids, ingest.bank)).memories) == sorted(ids)

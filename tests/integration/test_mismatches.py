@@ -16,7 +16,7 @@ import pytest
 from memory3.decoder import DecoderClient
 from memory3.errors import ModelMismatchError
 from memory3.memory import MemoryClient
-from memory3.types import GenerationRequest, MemoryStatus, Mode, WriteStatus
+from memory3.types import GenerationRequest, MemoryStatus, Mode, ReferenceText, WriteStatus
 from model.identity import reference_id
 from tests.helpers.decoder_stack import BANK, TEXTS, DecoderStack, decoder_stack, index, write
 from tests.helpers.processes import ROOT, ServiceProcess, service_process
@@ -58,8 +58,8 @@ async def test_a_decoder_of_another_plan_writes_its_own_memories_beside(stack: D
         "MEMORY3_DECODER_RETRIEVAL_ADDRESS": stack.retrieval.address,
         "MEMORY3_DECODER_MEMORY_ADDRESS": stack.memory.address,
     }
-    pairs = [(reference_id(text), text) for text in TEXTS]
-    ids = sorted(key for key, _ in pairs)
+    references = [ReferenceText(reference_id(text), text) for text in TEXTS]
+    ids = sorted(reference.reference_id for reference in references)
     with service_process("services.decoder", env, tmp_path / "other.log") as process:
         async with (
             DecoderClient(stack.decoder.address) as first,
@@ -69,11 +69,11 @@ async def test_a_decoder_of_another_plan_writes_its_own_memories_beside(stack: D
             old, new = (await first.info()).model_fingerprint, (await other.info()).model_fingerprint
             assert old != new
             assert await statuses(other) == [MemoryStatus.MISSING] * 5
-            assert {item.status for item in (await other.write(BANK, pairs)).items} == {WriteStatus.WRITTEN}
+            assert {item.status for item in (await other.write(BANK, references)).items} == {WriteStatus.WRITTEN}
             assert await statuses(other) == await statuses(first) == [MemoryStatus.READ] * 5
             for fingerprint in (old, new):
                 assert sorted([entry.reference_id async for entry in memory.list(BANK, fingerprint)]) == ids
-            assert {item.status for item in (await first.write(BANK, pairs)).items} == {WriteStatus.EXISTED}
+            assert {item.status for item in (await first.write(BANK, references)).items} == {WriteStatus.EXISTED}
 
 
 @asynccontextmanager

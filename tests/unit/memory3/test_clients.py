@@ -31,6 +31,7 @@ from memory3.types import (
     Mode,
     RecallEvent,
     Reference,
+    ReferenceText,
     Tier,
     TokenEvent,
     WriteStatus,
@@ -105,7 +106,7 @@ async def test_every_call_has_a_deadline_of_its_own(server: RecordingServer, cli
     assert [event async for event in client.decoder.generate(REQUEST)] == []
     assert (await client.decoder.generate_once(REQUEST)).text == "x"
     assert (await client.decoder.info()).model == "m"
-    await client.decoder.write("b", [("r", "text")])
+    await client.decoder.write("b", [ReferenceText("r", "text", "before")])
     assert len(server.calls) == 16
     assert [call.method for call in server.calls if call.timeout_s is None] == []
 
@@ -304,10 +305,11 @@ async def test_write_reports_each_item(server: RecordingServer, client: Client) 
             encode_ns=5,
         ),
     )
-    result = await client.decoder.write("bank", [("a", "x"), ("b", "y")])
+    wanted = [ReferenceText("a", "x"), ReferenceText("b", "y", "x")]
+    result = await client.decoder.write("bank", wanted)
     assert [(item.status, item.error) for item in result.items] == [
         (WriteStatus.WRITTEN, ""),
         (WriteStatus.FAILED, "too long"),
     ]
     assert result.encode_ns == 5
-    assert [(item.reference_id, item.text) for item in server.calls[0].request.references] == [("a", "x"), ("b", "y")]
+    assert [ReferenceText.from_pb(item) for item in server.calls[0].request.references] == wanted

@@ -84,6 +84,16 @@ class TestOtherShapes:
         assert write_flop(CONFIG, late)["explicit_memory"] > 20 * write_flop(CONFIG, early)["explicit_memory"]
         assert read_flop(CONFIG, late) == read_flop(CONFIG, early)
 
+    def test_what_precedes_a_reference_costs_as_a_longer_one_would(self) -> None:
+        plan = replace(PLAN, memory_layers=(0,), selection="random", max_reference_tokens=64)
+        behind, longer = (
+            write_flop(CONFIG, replace(plan, **changes))
+            for changes in ({"preceding_tokens": 64}, {"max_reference_tokens": 128})
+        )
+        assert behind["explicit_memory"] == longer["explicit_memory"]
+        assert behind["text_rag"] == 0
+        assert behind["parameters"] == write_flop(CONFIG, plan)["parameters"]
+
     def test_a_selection_costs_what_it_looks_at(self) -> None:
         costs = {
             rule: write_flop(CONFIG, replace(PLAN, selection=rule))["explicit_memory"]

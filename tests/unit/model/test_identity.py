@@ -29,8 +29,18 @@ def test_ids_never_change() -> None:
     """These values are in the keys of every stored object: if this test fails, every bank is lost."""
     assert reference_id("The Eiffel Tower is in Paris.") == "b092b863eb81c158af34def84d1a5fc2"
     assert reference_id("é 你好 😀") == "d9d55912c05bb2d593fdcc215a3b440e"
+    assert reference_id("It is of iron.", "The Eiffel Tower is in Paris.") == "c31e55bb50f8a380a00d12b7f022b3a6"
     assert fingerprint() == "a00f351d679d14adf92d70d1854a2e61"
     assert MEMORY_LAYOUT_VERSION == 1
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_what_precedes_a_reference_is_part_of_its_id(one: str, before: str, other: str, before_other: str) -> None:
+    """Wherever the border between the two texts lies."""
+    is_same = (one, before) == (other, before_other)
+    assert (reference_id(one, before) == reference_id(other, before_other)) == is_same
+    assert reference_id(one, "") == reference_id(one)
+    assert (reference_id(one + before) == reference_id(one, before)) == (not before)
 
 
 @given(st.text(), st.text())

@@ -117,9 +117,26 @@ def test_validate_wants_room_for_references_and_one_chunk() -> None:
         a_plan().validate(a_config(max_context_tokens=191))
 
 
+def test_validate_wants_room_to_write_behind_what_precedes() -> None:
+    plan = a_plan(preceding_tokens=128, selection="reconstruction")
+    plan.validate(a_config(max_context_tokens=384))
+    with pytest.raises(ValueError, match=r"over 384 positions \(preceding_tokens 128.*the model has 383; lower either"):
+        plan.validate(a_config(max_context_tokens=383))
+
+
+def test_a_plan_that_looks_at_nothing_before_a_reference_is_written_as_before_it_could() -> None:
+    assert "preceding_tokens" not in a_plan().to_json()
+    plan = a_plan(preceding_tokens=3)
+    assert MemoryPlan.from_json(plan.to_json()) == plan
+    assert plan.in_view([1, 2, 3, 4]) == [2, 3, 4]
+    assert plan.in_view([1]) == [1]
+    assert a_plan().in_view([1, 2]) == ()
+
+
 def test_every_field_is_either_written_or_read_only() -> None:
     """A new field must be placed: does it change what a memory holds?"""
-    written = set(a_plan(pages_per_head=PAGES, selection="trained", token_scorer="ab12").written())
+    full = a_plan(pages_per_head=PAGES, selection="trained", token_scorer="ab12", preceding_tokens=64)
+    written = set(full.written())
     assert written == {
         "memory_layers",
         "tokens_per_memory",
@@ -129,6 +146,7 @@ def test_every_field_is_either_written_or_read_only() -> None:
         "prefix",
         "pages_per_head",
         "token_scorer",
+        "preceding_tokens",
     }
     rest = {field.name for field in dataclasses.fields(MemoryPlan)} - written
     assert rest == {"name", "query_chunk_tokens", "memories_per_chunk", "context_bos", "separator", "codec"}

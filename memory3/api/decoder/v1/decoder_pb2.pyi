@@ -328,12 +328,14 @@ class WriteRequest(_message.Message):
     def __init__(self, bank: _Optional[str] = ..., references: _Optional[_Iterable[_Union[WriteReference, _Mapping]]] = ...) -> None: ...
 
 class WriteReference(_message.Message):
-    __slots__ = ("reference_id", "text")
+    __slots__ = ("reference_id", "text", "preceding")
     REFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    PRECEDING_FIELD_NUMBER: _ClassVar[int]
     reference_id: str
     text: str
-    def __init__(self, reference_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+    preceding: str
+    def __init__(self, reference_id: _Optional[str] = ..., text: _Optional[str] = ..., preceding: _Optional[str] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("results", "total_ns", "encode_ns", "put_ns")

@@ -71,7 +71,7 @@ class Hit(_message.Message):
     def __init__(self, reference: _Optional[_Union[Reference, _Mapping]] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Reference(_message.Message):
-    __slots__ = ("reference_id", "text", "document_id", "title", "source", "ordinal", "start_char", "end_char", "num_tokens")
+    __slots__ = ("reference_id", "text", "document_id", "title", "source", "ordinal", "start_char", "end_char", "num_tokens", "preceding")
     REFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Reference(_message.Message):
     START_CHAR_FIELD_NUMBER: _ClassVar[int]
     END_CHAR_FIELD_NUMBER: _ClassVar[int]
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PRECEDING_FIELD_NUMBER: _ClassVar[int]
     reference_id: str
     text: str
     document_id: str
@@ -90,7 +91,8 @@ class Reference(_message.Message):
     start_char: int
     end_char: int
     num_tokens: int
-    def __init__(self, reference_id: _Optional[str] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., ordinal: _Optional[int] = ..., start_char: _Optional[int] = ..., end_char: _Optional[int] = ..., num_tokens: _Optional[int] = ...) -> None: ...
+    preceding: str
+    def __init__(self, reference_id: _Optional[str] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., ordinal: _Optional[int] = ..., start_char: _Optional[int] = ..., end_char: _Optional[int] = ..., num_tokens: _Optional[int] = ..., preceding: _Optional[str] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
     __slots__ = ("bank", "document_id", "version", "references", "last_part")

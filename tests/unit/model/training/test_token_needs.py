@@ -69,6 +69,19 @@ def test_a_gain_of_log_2_reads_a_token_as_if_it_were_kept_twice() -> None:
     torch.testing.assert_close(transformer.logits(hidden_JC).double(), logits_TV[-5:-1], atol=1e-3, rtol=1e-3)
 
 
+def test_needs_are_of_the_reference_and_not_of_what_precedes_it() -> None:
+    transformer = tiny_transformer().requires_grad_(False)
+    prefix = encode_prefix(transformer, PREFIX_TOKENS)
+    plan = replace(PLAN, memory_layers=(0, 2), preceding_tokens=8)
+    batch = replace(BATCH, preceding=(tuple(random_tokens(20, 3)), ()))
+    alone, behind = (measure_needs(transformer, plan, prefix, one) for one in (BATCH, batch))
+    assert behind.plain_LNF.shape == alone.plain_LNF.shape
+    assert torch.equal(behind.plain_LNF[:, 5:], alone.plain_LNF[:, 5:])
+    # The first layer's keys know no neighbours; those above saw what stands before.
+    torch.testing.assert_close(behind.plain_LNF[0, :5], alone.plain_LNF[0, :5], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(behind.plain_LNF[1, :5], alone.plain_LNF[1, :5], atol=1e-2)
+
+
 def test_tokens_of_all_references_lie_one_behind_the_other_with_their_scores() -> None:
     """Whatever the plan keeps: pages, other selections and fewer tokens change nothing."""
     transformer = tiny_transformer().requires_grad_(False)

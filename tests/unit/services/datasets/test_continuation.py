@@ -23,6 +23,9 @@ def test_the_references_stand_directly_before_the_text(split):
     for item in items:
         assert " ".join((*item.references, item.prompt + item.answer)) in texts[article_of(item.item_id)]
         assert item.gold == (0, 1, 2, 3, 4)
+        pieces = chunks(texts[article_of(item.item_id)])
+        first = pieces.index(item.references[0])
+        assert item.preceding == ("" if first == 0 else pieces[first - 1], *item.references[:-1])
         assert all(map(fits, item.references))
         assert item.answer.startswith(" ")
         assert estimated_tokens(item.prompt) <= 16
@@ -33,6 +36,7 @@ def test_the_wrong_references_are_of_one_other_article_of_the_split():
     mine = {article.row: article.text for article, of in articles() if of == "held-out"}
     for item in load("continuation", split="held-out", items=20, seed=0):
         wrong = " ".join(item.wrong_references)
+        assert item.wrong_preceding[1:] == item.wrong_references[:-1]
         assert len(item.wrong_references) == 5
         assert wrong not in mine[article_of(item.item_id)]
         assert any(wrong in text for text in mine.values())

@@ -25,7 +25,7 @@ LIMITS = EncodeLimits(batch_size=4, pause_ns=50_000_000, share=0.5, max_pending=
 def settings(tmp_path_factory: pytest.TempPathFactory) -> DecoderSettings:
     """Of a worker with the tiny model; its tiers do not exist."""
     folder: Path = tmp_path_factory.mktemp("tiny")
-    (folder / "plan.json").write_text(tiny_plan().to_json())
+    (folder / "plan.json").write_text(tiny_plan(preceding_tokens=64).to_json())
     directory = tiny_model_directory(folder / "tiny-model")
     # A random model ends its turn at random; this one goes on until it is told to stop.
     (directory / "special_tokens.json").write_text(json.dumps({"bos": BOS, "eos": []}))

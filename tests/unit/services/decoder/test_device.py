@@ -47,7 +47,7 @@ class FakeEncoder:
         self.batches: list[list[Sequence[int]]] = []
         self.error: Exception | None = None
 
-    def write(self, references: Sequence[Sequence[int]]) -> list[Any]:
+    def write(self, references: Sequence[Sequence[int]], *, preceding: Sequence[Sequence[int]]) -> list[Any]:
         time.sleep(self.reference_s * len(references))
         self.batches.append(list(references))
         self.log.append("encode")

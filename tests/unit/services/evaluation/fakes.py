@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.datasets.item import Item
+from services.datasets.item import Item, Passage
 from services.evaluation.ports import Context, Recall, References, ScoredAnswer
 
 
@@ -40,11 +40,11 @@ class RuleModel:
     def cut(self, reference: str) -> str:
         return reference[:20]
 
-    def context(self, prompt: str, references: References, *, reads_memories: bool) -> Context:
+    def context(self, prompt: str, references: Sequence[str], *, reads_memories: bool) -> Context:
         self.contexts.append((prompt, tuple(references), reads_memories))
         return Context((len(self.contexts) - 1,), (True,), reads_memories)
 
-    def chat(self, question: str, references: References, *, reads_memories: bool) -> Context | None:
+    def chat(self, question: str, references: Sequence[str], *, reads_memories: bool) -> Context | None:
         if not self._knows_chat:
             return None
         return self.context(f"<user>{question}", references, reads_memories=reads_memories)
@@ -59,7 +59,7 @@ class RuleModel:
             prompt, references, _ = self.contexts[context.tokens[0]]
             number = prompt.removeprefix("Question: What is ").partition("?")[0]
             nll = 4.0
-            if any(f" {number}." in text for span in spans or () for text in span):
+            if any(f" {number}." in one.text for span in spans or () for one in span):
                 nll = 2.0
             if any(f" {number}." in text for text in references):
                 nll = 1.0
@@ -83,4 +83,4 @@ class Shelf:
 
     def find(self, queries: Sequence[str]) -> list[References]:
         self.queries += queries
-        return [tuple(f"{query[-9:]} found {place}" for place in range(3)) for query in queries]
+        return [tuple(Passage(f"{query[-9:]} found {place}") for place in range(3)) for query in queries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.datasets.item import Passage
 from services.evaluation.core import Evaluation, EvaluationError, possible_modes
 from services.evaluation.modes import Mode
 from tests.unit.services.evaluation.fakes import RuleModel, Shelf, item
@@ -23,9 +24,9 @@ def test_every_mode_reads_what_its_name_says() -> None:
         Mode.RAG: (one.references, None),
         Mode.RAG_GOLD: ((one.references[2],), None),
         Mode.RAG_WRONG: (one.wrong_references, None),
-        Mode.MEMORY: ((), (one.references,)),
-        Mode.MEMORY_WRONG: ((), (one.wrong_references,)),
-        Mode.RAG_MEMORY: (one.references, (one.references,)),
+        Mode.MEMORY: ((), (one.passages,)),
+        Mode.MEMORY_WRONG: ((), (one.wrong_passages,)),
+        Mode.RAG_MEMORY: (one.references, (one.passages,)),
     }
     assert [reads for _, _, reads in model.contexts] == [False, False, False, False, True, True, True]
 
@@ -50,7 +51,8 @@ def test_long_references_are_cut_in_every_mode_and_counted() -> None:
     model = RuleModel()
     long = item(references=("reference 0.0 " + "x" * 30, "reference 0.1"), gold=(0,), wrong_references=())
     outcome = Evaluation(model, (Mode.RAG, Mode.RAG_GOLD, Mode.MEMORY)).run([long])
-    shown = [*model.contexts[0][1], *model.contexts[1][1], *model.scored[2][1][0]]  # type: ignore[index]
+    read = [one.text for one in model.scored[2][1][0]]  # type: ignore[index]
+    shown = [*model.contexts[0][1], *model.contexts[1][1], *read]
     assert all(len(text) <= 20 for text in shown)
     assert outcome.truncated_share == 0.5
 
@@ -69,7 +71,7 @@ def test_generation_is_spared_where_greedy_is_known_to_give_the_answer() -> None
     model = RuleModel()
     outcome = Evaluation(model, (Mode.NONE, Mode.RAG, Mode.MEMORY), generated_tokens=8).run([item(0), item(1)])
     assert model.num_generated == 4
-    assert model.recalled == [[item(0).references], [item(1).references]]
+    assert model.recalled == [[item(0).passages], [item(1).passages]]
     assert [row.contains for row in outcome.results[Mode.NONE]] == [True, True]
     assert [row.generated for row in outcome.results[Mode.RAG]] == [" name0", " name1"]
 
@@ -115,7 +117,7 @@ class TestRetrieval:
         assert model.contexts[1][1] == tuple(f"?\nAnswer: found {place}" for place in range(3))
         spans = model.scored[-1][1]
         assert spans is not None
-        assert [span[0] for span in spans] == ["?\nAnswer: found 0", "?\nAnswer: found 0", "later found 0"]
+        assert [span[0].text for span in spans] == ["?\nAnswer: found 0", "?\nAnswer: found 0", "later found 0"]
 
     def test_a_query_is_asked_once(self) -> None:
         shelf = Shelf()
@@ -125,11 +127,11 @@ class TestRetrieval:
     def test_wrong_memories_are_another_items_and_never_its_own(self) -> None:
         class ByNumber(Shelf):
             def find(self, queries):  # type: ignore[no-untyped-def]
-                return [("common", query[18:19]) for query in queries]
+                return [(Passage("common"), Passage(query[18:19])) for query in queries]
 
         model = RuleModel()
         Evaluation(model, (Mode.MEMORY_WRONG,), source=ByNumber()).run(self.items())  # type: ignore[arg-type]
-        assert [spans[0] for _, spans in model.scored if spans] == [("2",), ("3",), ("0",), ("1",)]
+        assert [spans[0] for _, spans in model.scored if spans] == [(Passage(one),) for one in "2301"]
 
     def test_gold_is_refused_and_left_out_of_all(self) -> None:
         with pytest.raises(EvaluationError, match=r"rag-gold .* choose among none, rag, rag-wrong, memory"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,9 +12,12 @@ from memory3.types import Mode as ServedMode
 from model.chat import ChatTemplate
 from model.codec.chain import CodecChain
 from model.engine.events import TokenReady
+from model.identity import reference_id
 from model.memory.writer import MemoryWriter
+from model.plan import MemoryPlan
 from model.prefix import encode_prefix
 from model.tokenizer import Tokenizer
+from services.datasets.item import Passage
 from services.decoder.prompt import PromptBuilder
 from services.evaluation import measured_model
 from services.evaluation.measured_model import MeasuredModel
@@ -31,12 +36,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture
 def model(tokenizer: Tokenizer) -> MeasuredModel:
+    return measured_with(tokenizer, PLAN)
+
+
+def measured_with(tokenizer: Tokenizer, plan: MemoryPlan) -> MeasuredModel:
     return MeasuredModel(
         tiny_transformer(),
         tokenizer,
-        PLAN,
+        plan,
         template=ChatTemplate(CHAT_TEMPLATE, tokenizer),
-        codec=CodecChain.from_plan(PLAN),
+        codec=CodecChain.from_plan(plan),
         fingerprint=FINGERPRINT,
         num_slots=3,
         max_context_tokens=400,
@@ -81,19 +90,28 @@ def test_a_memory_is_what_the_codec_gives_back(model: MeasuredModel, tokenizer: 
     (fresh,) = writer.write([tokenizer.encode(TEXTS[0])])
     codec = CodecChain.from_plan(PLAN)
     stored = read(codec, codec.encode(fresh.to_arrays(), FINGERPRINT, FINGERPRINT), FINGERPRINT, FINGERPRINT)
-    memory = model.book.memories(TEXTS)[TEXTS[0]]
+    memory = model.book.memories(map(Passage, TEXTS))[Passage(TEXTS[0])]
     torch.testing.assert_close(memory.k_LKSD, torch.from_numpy(stored.k_LKSD), atol=1e-5, rtol=0)
     assert not torch.equal(memory.k_LKSD, fresh.k_LKSD)
 
 
 def test_a_text_is_written_once_while_there_is_room(model: MeasuredModel) -> None:
-    model.book.memories([*TEXTS, *TEXTS])
-    model.book.memories(TEXTS[:1])
+    model.book.memories(map(Passage, [*TEXTS, *TEXTS]))
+    model.book.memories([Passage(TEXTS[0])])
     assert model.book.num_written == 3
     # Room for 20,000 bytes: some five memories of 6 tokens in 2 layers.
-    model.book.memories([f"Another one, number {number}." for number in range(20)])
-    model.book.memories(TEXTS[:1])
+    model.book.memories(Passage(f"Another one, number {number}.") for number in range(20))
+    model.book.memories([Passage(TEXTS[0])])
     assert model.book.num_written == 24
+
+
+def test_equal_texts_behind_others_are_memories_of_their_own(tokenizer: Tokenizer) -> None:
+    model = measured_with(tokenizer, replace(PLAN, preceding_tokens=32))
+    alone, behind = Passage(TEXTS[1]), Passage(TEXTS[1], TEXTS[0])
+    memories = model.book.memories([alone, behind])
+    assert model.book.num_written == 2
+    assert not torch.equal(memories[alone].v_LKSD, memories[behind].v_LKSD)
+    assert memories[behind].reference_id == reference_id(TEXTS[1], TEXTS[0])
 
 
 def test_the_answer_is_the_first_line_with_text(model: MeasuredModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +137,11 @@ def test_the_answer_is_the_first_line_with_text(model: MeasuredModel, monkeypatc
 def test_what_is_generated_scores_as_greedy(model: MeasuredModel, reads_memories: bool) -> None:
     prompts = [letter * (1 + 7 * place) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
     contexts = [model.context(prompt, (), reads_memories=reads_memories) for prompt in prompts]
-    texts = model.generate(contexts, lambda _, queries: [TEXTS] * len(queries), 2)
+    read = [*map(Passage, TEXTS)]
+    texts = model.generate(contexts, lambda _, queries: [read] * len(queries), 2)
     # The random model writes random bytes and special tokens; few of its tokens are text.
     kept = [(context, text) for context, text in zip(contexts, texts, strict=True) if len(text.encode()) == 2]
-    scores = model.score([(context, text, (TEXTS,) if reads_memories else None) for context, text in kept])
+    scores = model.score([(context, text, (read,) if reads_memories else None) for context, text in kept])
     assert kept
     assert all(score.is_greedy for score in scores)
 

@@ -10,6 +10,7 @@ from memory3.types import (
     Document,
     MemoryStat,
     Reference,
+    ReferenceText,
     RetrieveTiming,
     UpsertResult,
     WriteItem,
@@ -33,12 +34,12 @@ class FakeTiers:
         self.before: Callable[[str, object], None] = lambda call, argument: None
         self.warm = True
 
-    async def write(self, bank: str, references: Sequence[tuple[str, str]], *, timeout: float) -> WriteResult:
+    async def write(self, bank: str, references: Sequence[ReferenceText], *, timeout: float) -> WriteResult:
         self.before("write", references)
         assert 1 <= len(references) <= 64
         self.batches.append(len(references))
         items = []
-        for reference_id, _ in references:
+        for reference_id, _, _ in references:
             error = self.refuse(reference_id)
             if error:
                 items.append(WriteItem(reference_id, WriteStatus.FAILED, 0, error))

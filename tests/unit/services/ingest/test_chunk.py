@@ -83,9 +83,10 @@ def test_a_cut_document_names_its_references(counter):
     document = SourceDocument("d", "T", "here", "One was. " * 30)
     result = Cutter(counter, "small", LIMIT).cut(document)
     assert [r.ordinal for r in result.references] == list(range(len(result.references)))
+    assert [r.preceding for r in result.references] == ["", *(r.text for r in result.references[:-1])]
     for reference in result.references:
         assert reference.text == document.text[reference.start_char : reference.end_char]
-        assert reference.reference_id == reference_id(reference.text)
+        assert reference.reference_id == reference_id(reference.text, reference.preceding)
         assert (reference.document_id, reference.title, reference.source) == ("d", "T", "here")
 
 

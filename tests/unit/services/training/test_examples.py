@@ -13,7 +13,7 @@ from model.tokenizer import Tokenizer
 from services.datasets.item import Item
 from services.decoder.prompt import PromptBuilder
 from services.training.config import Losses
-from services.training.examples import MODES, ExampleBuilder
+from services.training.examples import MODES, ExampleBuilder, batch_of
 from services.training.examples import Mode as TrainingMode
 from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
 
@@ -59,6 +59,20 @@ def test_the_teacher_is_asked_likewise_and_reads_the_gold_reference(builder: Exa
     taught = builder.build(ITEM, "memory", in_chat=True).context
     gold_alone = replace(ITEM, references=ITEM.references[:1])
     assert taught.teacher_tokens == builder.build(gold_alone, "rag", in_chat=True).context.tokens
+
+
+def test_equal_texts_behind_others_are_references_of_their_own(model: Path) -> None:
+    tokenizer, plan = Tokenizer.load(model), tiny_plan(preceding_tokens=4)
+    one = replace(ITEM, preceding=("", "Ada built it."))
+    other = replace(ITEM, preceding=("A tower.", "Ada built it."))
+    examples = [ExampleBuilder(tokenizer, plan).build(item, "memory") for item in (one, other)]
+    batch = batch_of(examples, plan.tokens_per_memory)
+    built, not_built = (tuple(tokenizer.encode(text)) for text in ITEM.references)
+    assert batch.references == (built, not_built, built)
+    assert batch.preceding == ((), built[-4:], tuple(tokenizer.encode("A tower."))[-4:])
+    assert batch.contexts[1].chunk_references == ((2, 1),) * len(batch.contexts[1].chunk_references or ())
+    alone = [ExampleBuilder(tokenizer, tiny_plan()).build(item, "memory") for item in (one, other)]
+    assert batch_of(alone, 6).references == (built, not_built)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.datasets.item import DatasetError
+from services.datasets.item import DatasetError, Item
 from services.training.config import Source
 from services.training.sources import load_pool
 from services.training.text_items import long_text_items, read_folder, recall_items, text_items
@@ -21,9 +22,19 @@ def test_a_long_text_goes_on_after_the_chunks_directly_before() -> None:
         document = next(pieces for pieces in DOCUMENTS if item.prompt + item.answer in pieces)
         place = document.index(item.prompt + item.answer)
         assert list(item.references) == document[place - 5 : place]
+        assert list(item.preceding) == ["", *document][place - 5 : place]
         assert item.gold == (0, 1, 2, 3, 4)
         assert len(item.wrong_references) == 5
         assert not set(item.wrong_references) & set(document)
+
+
+@pytest.mark.parametrize("make", [long_text_items, text_items, recall_items])
+def test_every_reference_has_with_it_what_stands_before_it_in_its_document(make: Callable[..., list[Item]]) -> None:
+    before = {piece: pieces[place - 1] if place else "" for pieces in DOCUMENTS for place, piece in enumerate(pieces)}
+    for item in make(DOCUMENTS, 15, seed=1, references=5):
+        passages = (*item.passages, *item.wrong_passages)
+        assert len(passages) == 10
+        assert all(one.preceding == before[one.text] for one in passages)
 
 
 def test_a_kind_is_a_window_of_neighbouring_places() -> None:
