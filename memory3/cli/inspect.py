@@ -47,6 +47,8 @@ def inspect(reference_id: str, bank: str, all_models: bool, as_json: bool, **tie
                 }
             )
             return
+        if preceding := references[0].preceding:
+            show(plain(f"behind: {preceding}", "dim"), "")
         show(plain(references[0].text), "", _places(references), "")
         if memories:
             rows = table("memory of model", ("size", "right"))

@@ -64,13 +64,21 @@ def mean_nll(
     return [float(one) / num_scored for one in sums]
 
 
-def find_value_gain(codebook: Codebook, nll: Callable[[Sequence[Codebook | None]], Sequence[float]]) -> float:
-    """At least 1, at most a quarter more: with it answers are as likely as from memories as they were written.
+def find_value_gains(
+    codebooks: Sequence[Codebook], nll: Callable[[Sequence[Codebook | None]], Sequence[float]]
+) -> list[float]:
+    """For each codebook at least 1, at most a quarter more: with it answers are as likely as from memories as they were
+    written.
 
-    `nll(codebooks)`: see `mean_nll`.
+    `nll(codebooks)`: see `mean_nll`; asked once.
     """
-    stretched = replace(codebook, value_gain=codebook.value_gain + _STEP)
-    written, plain, larger = nll([None, codebook, stretched])
+    stretched = [replace(book, value_gain=book.value_gain + _STEP) for book in codebooks]
+    written, *read = nll([None, *codebooks, *stretched])
+    plain, larger = read[: len(codebooks)], read[len(codebooks) :]
+    return [_gain(book, written, *of_book) for book, *of_book in zip(codebooks, plain, larger, strict=True)]
+
+
+def _gain(codebook: Codebook, written: float, plain: float, larger: float) -> float:
     if not larger < plain:
         return codebook.value_gain  # a model that has no use for larger ones
     gain = codebook.value_gain + _STEP * (plain - written) / (plain - larger)

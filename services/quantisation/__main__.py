@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from model.directory import AUTO, NONE
 from services.common.config import load as load_settings
 from services.datasets.item import DatasetError
 from services.quantisation.config import QuantisationSettings
-from services.quantisation.core import QuantisationError, Trained, train_codebook
+from services.quantisation.core import QuantisationError, Trained, train_codebooks
 from services.quantisation.exercises import USES, Exercise, exercises
 from services.quantisation.measured_model import MeasuredModel
 
@@ -26,11 +27,11 @@ from services.quantisation.measured_model import MeasuredModel
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--bytes",
-    "bytes_per_vector",
-    type=click.FloatRange(min=0, min_open=True),
-    default=16,
+    "sizes",
+    default="16",
     show_default=True,
-    help="Bytes of one key or value, mean over both, layers and heads.",
+    callback=lambda context, parameter, value: _sizes(value),
+    help="Bytes of one key or value, mean over both, layers and heads; several with commas: a codebook each.",
 )
 @click.option(
     "--items",
@@ -48,12 +49,13 @@ from services.quantisation.measured_model import MeasuredModel
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help=f"File to write, or a folder for {CODEBOOK_FILE}.  [default: the folder of --adapter, else this one]",
+    help=f"File to write, or a folder for {CODEBOOK_FILE} (of several sizes: codebook-14.safetensors, ...).  "
+    "[default: the folder of --adapter, else this one]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
 def main(
     *,
-    bytes_per_vector: float,
+    sizes: tuple[float, ...],
     items: int,
     seed: int,
     model: str | None,
@@ -75,47 +77,70 @@ def main(
       memory3 quantise                                    # 16 bytes a vector, writes ./codebook.safetensors
       memory3 quantise --adapter my-adapter/              # writes my-adapter/codebook.safetensors
       memory3 quantise --bytes 12 --plan my-plan.json --out small.safetensors
+      memory3 quantise --bytes 16,14,12 --out books/      # three sizes of one measurement
     """
     settings = load_settings(QuantisationSettings)
     given = {"model": model, "adapter": adapter, "dtype": dtype}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     path = out or Path("." if adapter in {None, AUTO, NONE} else str(adapter)).expanduser()
-    path = path / CODEBOOK_FILE if path.is_dir() else path
     began = time.monotonic()
     try:
-        if not path.parent.is_dir():
-            raise QuantisationError(f"{path.parent} is no folder; make it, or give another --out")
+        paths = _paths(path, sizes)
         measured_model = MeasuredModel(settings, plan, tokens_per_memory)
         uses = {use: exercises(use, items, measured_model.memories_per_chunk, seed) for use in USES}
-        trained = _train(measured_model, uses, bytes_per_vector)
-        trained.fitted.codebook.save(path)
+        trained = _train(measured_model, uses, sizes)
+        for fitted, file in zip(trained.fitted, paths, strict=True):
+            fitted.codebook.save(file)
     except (DatasetError, QuantisationError, ValueError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    report = _report(trained, path, items, time.monotonic() - began)
+    report = _report(trained, paths, items, time.monotonic() - began)
     click.echo(json.dumps(report) if as_json else _told(report))
 
 
-def _train(model: MeasuredModel, uses: Mapping[str, Sequence[Exercise]], bytes_per_vector: float) -> Trained:
+def _sizes(text: str) -> tuple[float, ...]:
+    try:
+        sizes = tuple(float(one) for one in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(0 < size < math.inf for size in sizes) or len(set(sizes)) < len(sizes):
+        raise click.BadParameter(f"{text!r} is no size; give one or more different numbers above 0, as 16 or 16,14,12")
+    return sizes
+
+
+def _paths(path: Path, sizes: tuple[float, ...]) -> list[Path]:
+    """A file for each size."""
+    if len(sizes) > 1:
+        if not path.is_dir():
+            raise QuantisationError(f"{path} is no folder, and {len(sizes)} sizes are a file each; give a folder")
+        return [path / f"codebook-{size:g}.safetensors" for size in sizes]
+    if not path.parent.is_dir():
+        raise QuantisationError(f"{path.parent} is no folder; make it, or give another --out")
+    return [path / CODEBOOK_FILE if path.is_dir() else path]
+
+
+def _train(model: MeasuredModel, uses: Mapping[str, Sequence[Exercise]], sizes: Sequence[float]) -> Trained:
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("references"), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("references", total=None)
-        return train_codebook(
-            model, uses, bytes_per_vector, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        return train_codebooks(model, uses, sizes, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _report(trained: Trained, path: Path, items: int, seconds: float) -> dict[str, Any]:
-    fitted = trained.fitted
+def _report(trained: Trained, paths: Sequence[Path], items: int, seconds: float) -> dict[str, Any]:
     return {
-        "codebook": fitted.codebook.identity,
-        "file": str(path),
-        "bytes_per_vector": fitted.codebook.bytes_per_vector,
-        "value_gain": fitted.codebook.value_gain,
-        "lost_share": fitted.lost_share,
+        "codebooks": [
+            {
+                "codebook": fitted.codebook.identity,
+                "file": str(path),
+                "bytes_per_vector": fitted.codebook.bytes_per_vector,
+                "value_gain": fitted.codebook.value_gain,
+                "lost_share": fitted.lost_share,
+            }
+            for fitted, path in zip(trained.fitted, paths, strict=True)
+        ],
         "items": items,
         "tokens": trained.num_tokens,
         "nll": dict(trained.nll),
@@ -125,13 +150,16 @@ def _report(trained: Trained, path: Path, items: int, seconds: float) -> dict[st
 
 def _told(report: dict[str, Any]) -> str:
     told = ", ".join(f"{use} {nll:.2f}" for use, nll in report["nll"].items())
-    return (
+    books = "".join(
         "codebook {codebook} in {file}\n"
         "  {bytes_per_vector:.2f} bytes a vector, {lost_share:.2%} of the weighted error left, values read times "
-        "{value_gain:.3f}\n"
-        "  from {tokens} tokens of each layer and head; nats a token when read: {told}; {seconds:.0f} s\n"
-        'to use it, name the codec "trellis" in the memory plan, and this file as MEMORY3_DECODER_CODEBOOK '
-        "(one that lies in the adapter's folder is found there)"
+        "{value_gain:.3f}\n".format(**book)
+        for book in report["codebooks"]
+    )
+    return (
+        books + "from {tokens} tokens of each layer and head; nats a token when read: {told}; {seconds:.0f} s\n"
+        'to use one, name the codec "trellis" in the memory plan, and its file as MEMORY3_DECODER_CODEBOOK '
+        f"({CODEBOOK_FILE} in the adapter's folder is found there)"
     ).format(**report, told=told)
 
 

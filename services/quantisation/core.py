@@ -1,4 +1,4 @@
-"""Exercises -> a codebook: what memories are read for, how the model suffers by their errors, and what comes of it.
+"""Exercises -> codebooks: what memories are read for, how the model suffers by their errors, and what comes of it.
 
 Knows texts and arrays; tensors stand behind the port.
 """
@@ -12,8 +12,8 @@ from statistics import fmean
 from model.codec.codebook import Codebook
 from model.codec.trellis_code import MAX_BITS
 from model.quantisation.fit import Fitted, fit_codebook
-from model.quantisation.gain import find_value_gain
-from model.quantisation.sensitivity import mix
+from model.quantisation.gain import find_value_gains
+from model.quantisation.sensitivity import Sensitivity, mix
 from services.quantisation.exercises import Exercise
 from services.quantisation.ports import Model, Progress
 
@@ -27,29 +27,31 @@ class QuantisationError(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """A codebook, and what its training saw."""
+    """Codebooks of several sizes, and what their training saw."""
 
-    fitted: Fitted
+    fitted: Sequence[Fitted]
+    """In the order of the sizes that were asked for."""
     num_tokens: int
     """Kept, with key and value, for each layer and head."""
     nll: Mapping[str, float]
     """Of each use's answers, per token."""
 
 
-def train_codebook(
+def train_codebooks(
     model: Model,
     uses: Mapping[str, Sequence[Exercise]],
-    bytes_per_vector: float,
+    sizes: Sequence[float],
     progress: Callable[[int, int], None],
 ) -> Trained:
-    """`uses`: name -> exercises; each use counts alike. `progress(done, total)` counts references.
+    """`uses`: name -> exercises; each use counts alike. `sizes`: bytes of a vector, a codebook each.
 
-    Raises QuantisationError if there are too few of them, or no room for so many bytes.
+    `progress(done, total)` counts references. Raises QuantisationError if there are too few of them, or no room for so
+    many bytes.
     """
     most = model.head_dim * MAX_BITS / 8
-    if bytes_per_vector > most:
+    if (largest := max(sizes)) > most:
         raise QuantisationError(
-            f"{bytes_per_vector:g} bytes a vector; a vector of {model.head_dim} numbers takes at most {most:g}"
+            f"{largest:g} bytes a vector; a vector of {model.head_dim} numbers takes at most {most:g}"
         )
     empty = [name for name, exercises in uses.items() if not exercises]
     if empty:
@@ -68,18 +70,24 @@ def train_codebook(
 
     measured = {name: model.measure(exercises, told(exercises)) for name, exercises in uses.items()}
     mixed = mix(list(measured.values()))
-    try:
-        fitted = fit_codebook(mixed.vectors_LKNE, mixed.fisher_LKEE, model.origin, bytes_per_vector)
-    except ValueError as error:
-        raise QuantisationError(f"no codebook of {bytes_per_vector} bytes a vector: {error}") from error
+    fitted = [_fitted(mixed, model, size) for size in sizes]
 
     def nll(codebooks: Sequence[Codebook | None]) -> list[float]:
         of_uses = [model.nll(exercises, codebooks, told(exercises)) for exercises in shown.values()]
         return [fmean(of_codebook) for of_codebook in zip(*of_uses, strict=True)]
 
-    gain = find_value_gain(fitted.codebook, nll)
-    fitted = replace(fitted, codebook=replace(fitted.codebook, value_gain=gain))
+    gains = find_value_gains([one.codebook for one in fitted], nll)
+    fitted = [
+        replace(one, codebook=replace(one.codebook, value_gain=gain)) for one, gain in zip(fitted, gains, strict=True)
+    ]
     return Trained(fitted, mixed.vectors_LKNE.shape[2], {name: one.nll for name, one in measured.items()})
+
+
+def _fitted(mixed: Sensitivity, model: Model, size: float) -> Fitted:
+    try:
+        return fit_codebook(mixed.vectors_LKNE, mixed.fisher_LKEE, model.origin, size)
+    except ValueError as error:
+        raise QuantisationError(f"no codebook of {size} bytes a vector: {error}") from error
 
 
 def _num_references(exercises: Sequence[Exercise]) -> int:

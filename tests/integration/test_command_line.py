@@ -18,6 +18,7 @@ from tests.helpers.processes import ServiceProcess, service_process
 
 TEXTS = {"etna": "Mount Etna is a volcano on Sicily.", "fuji": "Mount Fuji is a volcano in Japan."}
 
+BEFORE = "There are two of them."
 USES = {
     "inspect": ("retrieval", "memory", "decoder"),
     "info": ("retrieval", "memory", "decoder"),
@@ -46,7 +47,8 @@ def tiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServicePro
 async def fill(address: str) -> None:
     async with Client(retrieval=address) as client:
         for name, text in TEXTS.items():
-            reference = Reference(reference_id(text), text, name, title=name.title(), num_tokens=9, end_char=len(text))
+            own = reference_id(text, BEFORE)
+            reference = Reference(own, text, name, name.title(), num_tokens=9, end_char=len(text), preceding=BEFORE)
             await client.retrieval.upsert("mountains", name, "v1", [reference])
 
 
@@ -76,6 +78,8 @@ def test_from_a_search_to_a_delete(tiers: tuple[ServiceProcess, ServiceProcess])
     assert [hit["reference"]["document_id"] for hit in hits] == ["etna", "fuji"]
     found = answer(tiers, "inspect", hits[0]["reference"]["reference_id"], "--bank", "mountains", "--all-models")
     assert (found["places"][0]["text"], found["memories"]) == (TEXTS["etna"], [])
+    shown = memory3(tiers, "inspect", hits[0]["reference"]["reference_id"], "--bank", "mountains").stdout
+    assert shown.startswith(f"behind: {BEFORE}\n\n{TEXTS['etna']}")
     listed = answer(tiers, "documents", "--bank", "mountains")
     assert [document["document_id"] for document in listed["documents"]] == ["etna", "fuji"]
     gone = answer(tiers, "delete", "--bank", "mountains", "--document", "etna", "--yes")

@@ -15,7 +15,7 @@ from model.memory.explicit_memory import ExplicitMemory
 from model.memory.writer import MemoryWriter
 from model.naive import naive_logits
 from model.prefix import encode_prefix
-from model.quantisation.gain import find_value_gain, mean_nll
+from model.quantisation.gain import find_value_gains, mean_nll
 from model.training.batch import Batch, Context
 from tests.helpers.codebooks import a_codebook
 from tests.helpers.codec_twin import undone
@@ -81,4 +81,4 @@ def test_the_gain_is_the_one_that_brings_answers_back(lost: float, won_by_all: f
     def nll(books: Sequence[Codebook | None]) -> list[float]:
         return [3.0 if book is None else 3.0 + lost - won_by_all * (book.value_gain - 1) for book in books]
 
-    assert find_value_gain(replace(a_codebook(), value_gain=1.0), nll) == pytest.approx(gain)
+    assert find_value_gains([replace(a_codebook(), value_gain=1.0)], nll) == [pytest.approx(gain)]

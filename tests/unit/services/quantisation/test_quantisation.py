@@ -21,7 +21,7 @@ from services.datasets import registry, wikipedia
 from services.quantisation import __main__ as command
 from services.quantisation import measured_model
 from services.quantisation.config import QuantisationSettings
-from services.quantisation.core import QuantisationError, train_codebook
+from services.quantisation.core import QuantisationError, train_codebooks
 from services.quantisation.exercises import QUESTION_SETS, USES, Exercise, Task, exercises
 from services.quantisation.measured_model import MeasuredModel
 from services.quantisation.ports import Progress
@@ -60,10 +60,11 @@ EXERCISE = Exercise(("one", "two"), (Task("", "one"), Task("Which?", " two")))
 def test_all_uses_are_measured_and_told_of_together() -> None:
     told: list[tuple[int, int]] = []
     uses = {"said": [EXERCISE], "asked": [EXERCISE, EXERCISE]}
-    trained = train_codebook(FakeModel(), uses, 1, lambda done, total: told.append((done, total)))
+    trained = train_codebooks(FakeModel(), uses, [1, 2], lambda done, total: told.append((done, total)))
     assert told == [(2, 12), (6, 12), (8, 12), (12, 12)]
-    assert trained.fitted.codebook.bytes_per_vector == 1
-    assert trained.fitted.codebook.value_gain == pytest.approx(1.08)
+    assert [one.codebook.bytes_per_vector for one in trained.fitted] == [1, 2]
+    assert [one.codebook.value_gain for one in trained.fitted] == pytest.approx([1.08, 1.08])
+    assert trained.fitted[1].lost_share < trained.fitted[0].lost_share
     assert (trained.num_tokens, trained.nll) == (120, {"said": 2.0, "asked": 4.0})
 
 
@@ -76,7 +77,7 @@ def test_all_uses_are_measured_and_told_of_together() -> None:
 def test_what_cannot_be_trained_is_refused(uses: dict[str, list[Exercise]], num_bytes: float, words: str) -> None:
     model = FakeModel()
     with pytest.raises(QuantisationError, match=words):
-        train_codebook(model, uses, num_bytes, lambda done, total: None)
+        train_codebooks(model, uses, [0.5, num_bytes], lambda done, total: None)
     assert model.measured == (num_bytes < 1), "work was done before a bad argument was refused"
 
 
@@ -104,14 +105,15 @@ def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Pat
     result = CliRunner().invoke(command.main, [*arguments, "--items", "10", "--json"])
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
+    (book,) = report["codebooks"]
     plan, config = tiny_plan(codec=("trellis",)), read_config(directory)
     codebook = find_codebook(plan, "", tmp_path)
-    assert codebook == Codebook.load(report["file"])
+    assert codebook == Codebook.load(book["file"])
     assert codebook is not None
-    assert (report["codebook"], report["bytes_per_vector"]) == (codebook.identity, 4)
+    assert (book["codebook"], book["bytes_per_vector"]) == (codebook.identity, 4)
     assert report["tokens"] == len(USES) * 10 * plan.tokens_per_memory
     assert set(report["nll"]) == set(USES)
-    assert report["value_gain"] == codebook.value_gain
+    assert book["value_gain"] == codebook.value_gain
     weights = weights_digest(directory)
     origin = codebook_origin(plan, config, weights=weights, num_prefix_tokens=len(PREFIX_TOKENS))
     chain = resolve_chain(plan, config, origin, codebook)
@@ -119,6 +121,25 @@ def test_the_command_writes_a_codebook_that_fits_its_model_alone(tiny: tuple[Pat
     for other in (replace(origin, weights=weights + "+adapter"), replace(origin, memory_layers=(1, 2))):
         with pytest.raises(CodebookError, match="train one for them"):
             resolve_chain(plan, config, other, codebook)
+
+
+def test_several_sizes_are_a_file_each_and_the_same_as_alone(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    directory, plan = tiny
+    arguments = ["--model", str(directory), "--plan", str(plan), "--items", "10", "--out", str(tmp_path)]
+    result = CliRunner().invoke(command.main, [*arguments, "--bytes", "4,2.5"])
+    assert result.exit_code == 0, result.stderr
+    assert f"in {tmp_path / 'codebook-2.5.safetensors'}" in result.stdout
+    assert CliRunner().invoke(command.main, [*arguments, "--bytes", "2.5"]).exit_code == 0
+    alone, beside = (Codebook.load(tmp_path / f"codebook{size}.safetensors") for size in ("", "-2.5"))
+    assert alone.identity == beside.identity
+    assert Codebook.load(tmp_path / "codebook-4.safetensors").bytes_per_vector == 4
+
+
+@pytest.mark.parametrize("sizes", ["", "x", "4,", "0", "-1", "nan", "inf", "4,4.0"])
+def test_what_is_no_size_is_refused(sizes: str) -> None:
+    result = CliRunner().invoke(command.main, ["--bytes", sizes])
+    assert result.exit_code == 2
+    assert "give one or more different numbers above 0" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_texts_are_said_again_within_one_chunk_and_questions_answered_in_as_many_as_they_need(
@@ -151,6 +172,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tiny: tuple[Path, Path], tmp
     directory, _ = tiny
     for arguments, words in (
         (["--out", str(tmp_path / "no" / "folder.safetensors")], "is no folder"),
+        (["--bytes", "4,2", "--out", str(tmp_path / "file.safetensors")], "2 sizes are a file each; give a folder"),
         (["--plan", "paper"], "layers within the model"),
         (["--plan", str(tiny[1]), "--items", "1"], "no exercise of recital, fiction, halueval"),
     ):
