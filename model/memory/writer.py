@@ -94,7 +94,7 @@ def _encode(
 
 
 class MemoryWriter:
-    """Writes the memories of one model under one plan. References never see each other."""
+    """Writes the memories of one model under one plan. None sees another of its batch."""
 
     def __init__(self, transformer: Transformer, plan: MemoryPlan, prefix: PrefixState, batch_size: int = 16) -> None:
         """`prefix`: the plan's prefix on this model (`ModelRunner.prefix` or `encode_prefix`). `batch_size`: references

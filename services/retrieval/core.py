@@ -65,7 +65,7 @@ class RetrievalCore:
     async def retrieve(
         self, bank: str, queries: Sequence[str], top_k: int, document_ids: Sequence[str]
     ) -> RetrieveResult:
-        """The references nearest to each query, each once.
+        """The references nearest to each query, each text once.
 
         Raises MalformedRequestError, UnknownBankError, ModelMismatchError, OverloadedError, BackendUnavailableError.
         """
@@ -253,10 +253,10 @@ def _rows_of_part(
 
 
 def _distinct(hits: Sequence[Hit]) -> list[Hit]:
-    """The best hit of each reference, order kept."""
+    """The best hit of each text, order kept: a text that stands behind others in two documents is read once."""
     first: dict[str, Hit] = {}
     for hit in hits:
-        first.setdefault(hit.reference.reference_id, hit)
+        first.setdefault(hit.reference.text, hit)
     return list(first.values())
 
 

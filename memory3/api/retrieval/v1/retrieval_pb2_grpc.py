@@ -155,7 +155,7 @@ class RetrievalServiceServicer:
 
     def Retrieve(self, request, context):
         """Finds the references nearest to each query. Effect: none. Idempotent. One result per query, in order; hits by falling score,
-        a reference at most once per query. Errors: MALFORMED_REQUEST, UNKNOWN_BANK, MODEL_MISMATCH (bank was embedded by another embedder),
+        a text at most once per query. Errors: MALFORMED_REQUEST, UNKNOWN_BANK, MODEL_MISMATCH (bank was embedded by another embedder),
         OVERLOADED, BACKEND_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

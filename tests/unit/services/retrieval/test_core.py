@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,16 @@ async def test_a_reference_held_by_many_documents_comes_once(core: RetrievalCore
     assert texts[0] == "shared words"
     assert len(set(texts)) == 5
     assert index.limits == [10, 40]
+
+
+async def test_a_text_behind_others_is_found_once(core: RetrievalCore) -> None:
+    for number in range(8):
+        before, shared = references_of(f"d{number}", [f"own {number}", "shared words"])
+        other = replace(shared, reference_id=reference_id_of(f"behind {number}"), preceding=before.text)
+        await core.upsert("bank", f"d{number}", "v1", [before, other], last_part=True)
+    texts = await _texts(core, "shared words", top_k=5)
+    assert texts[0] == "shared words"
+    assert len(set(texts)) == 5
 
 
 async def test_the_same_version_again_changes_nothing(core: RetrievalCore, index: CountingIndex) -> None:
