@@ -12,7 +12,7 @@ from pathlib import Path
 from services.datasets import lengths
 from services.datasets.draw import Draw
 from services.datasets.given import put_gold, take
-from services.datasets.item import DatasetError, Item, Split
+from services.datasets.item import DatasetError, Item, Passage, Split
 from services.datasets.trivia import Question, questions
 from services.datasets.wikipedia import leads, split_of_lead
 from services.datasets.word_index import WordIndex
@@ -30,11 +30,12 @@ class _Leads:
         self._places = {lead.document_id: place for place, lead in enumerate(documents)}
         self._index = WordIndex([f"{lead.title} {lead.text}" for lead in documents])
 
-    def gold(self, question: Question) -> str | None:
+    def gold(self, question: Question) -> Passage | None:
         """The first chunk of the home that holds the answer; None if none does, or the home is of the other split."""
         place = self._places.get(question.home)
         chunks = [] if place is None else self._chunks[place]
-        return next((chunk for chunk in chunks if question.answer in chunk), None)
+        passages = map(Passage, chunks, ["", *chunks])
+        return next((passage for passage in passages if question.answer in passage.text), None)
 
     def near(self, question: Question) -> Iterator[str]:
         """First chunks of the leads nearest to the home, none with an answer in it."""
@@ -57,7 +58,7 @@ def load(split: Split, draw: Draw, items: int, references: int, cache_dir: Path 
     ]
 
 
-def _item(question: Question, gold: str, texts: _Leads, draw: Draw, references: int) -> Item:
+def _item(question: Question, gold: Passage, texts: _Leads, draw: Draw, references: int) -> Item:
     wanted = 2 * references - 1
     near = list(itertools.islice(texts.near(question), wanted))
     if len(near) < wanted:
@@ -65,7 +66,7 @@ def _item(question: Question, gold: str, texts: _Leads, draw: Draw, references: 
             f"{references} references asked; question {question.number} has {len(near)} near leads, and {wanted} are "
             "needed: ask for fewer"
         )
-    given, place = put_gold(draw, gold, near[: references - 1])
+    given, place = put_gold(draw, gold.text, near[: references - 1])
     return Item(
         item_id=f"wikipedia-near-{question.number}",
         kind="triviaqa",
@@ -76,4 +77,5 @@ def _item(question: Question, gold: str, texts: _Leads, draw: Draw, references: 
         wrong_references=tuple(near[references - 1 :]),
         accepted=question.accepted,
         question=question.question,
+        preceding=tuple(gold.preceding if number == place else "" for number in range(references)),
     )

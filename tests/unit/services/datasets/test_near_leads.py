@@ -6,7 +6,8 @@ import pytest
 
 from services.datasets import near_leads
 from services.datasets.draw import Draw
-from services.datasets.item import BaseDocument, DatasetError
+from services.datasets.item import BaseDocument, DatasetError, Passage
+from services.datasets.lengths import chunks
 from services.datasets.registry import load
 from services.datasets.trivia import Question
 from services.datasets.word_index import WordIndex
@@ -35,6 +36,17 @@ def test_distractors_are_like_the_home_and_do_not_hold_the_answer():
     assert len(item.references) == 3
     assert item.question in item.prompt
     assert item.accepted == ("Io",)
+
+
+def test_an_answer_in_a_later_chunk_comes_with_what_stands_before_it(monkeypatch):
+    first = " ".join(["It is a moon of Jupiter with craters and tides."] * 12)
+    long = BaseDocument("Io", "Io", f"{first} Volcanoes rise on Io.")
+    monkeypatch.setattr(near_leads, "leads", lambda: (long, *LEADS[1:]))
+    (item,) = near_leads.load("held-out", Draw("x"), 1, 3, None)
+    *_, before, last = chunks(long.text)
+    assert "Io" in last
+    assert item.passages[item.gold[0]] == Passage(last, before)
+    assert [one.preceding for one in item.passages if one.text != last] == ["", ""]
 
 
 def test_more_references_than_there_are_near_leads():
