@@ -25,6 +25,8 @@ _STOP_S = 15.0
 _NOWHERE = "127.0.0.1:1"
 """For tiers that a cold ingest can do without: nothing listens there, and it is told so at once."""
 _TAIL_CHARACTERS = 1500
+_INDEX = "index-2.db"
+"""Raise the number when retrieval refuses the banks of before: the knowledge base is indexed anew then."""
 
 
 @contextlib.contextmanager
@@ -48,7 +50,7 @@ def own_retrieval(
         raise EvaluationError(
             f"cannot write to {data_dir}: {error.strerror}; set MEMORY3_EVALUATION_DATA_DIR to another folder"
         ) from error
-    inherited = {"MEMORY3_RETRIEVAL_MILVUS_URI": str(data_dir / "index.db"), **environment}
+    inherited = {"MEMORY3_RETRIEVAL_MILVUS_URI": str(data_dir / _INDEX), **environment}
     with _child(inherited, data_dir / "retrieval.log", start_seconds) as address:
         _ingest(base, {**inherited, "MEMORY3_RETRIEVAL": address}, data_dir, model, say)
         yield address
@@ -116,10 +118,11 @@ def _ingest(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()
         command = [sys.executable, "-m", "services.ingest", file.name, "--bank", base.name, "--memories", "cold"]
-        # Its progress goes to the terminal; its summary is no result of ours.
-        done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False)
+        # Its progress goes to the terminal; its summary is no result of ours, unless it says what went wrong.
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise EvaluationError(
-            f"the knowledge base {base.name} was not ingested (exit code {done.returncode}); see above and "
-            f"{data_dir / 'retrieval.log'}, and run the same command again: it goes on where it was"
+            f"the knowledge base {base.name} was not ingested (exit code {done.returncode}); see "
+            f"{data_dir / 'retrieval.log'}, and run the same command again: it goes on where it was. Ingest said:\n"
+            + done.stdout[-_TAIL_CHARACTERS:]
         )

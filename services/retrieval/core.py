@@ -225,7 +225,7 @@ class RetrievalCore:
             raise ModelMismatchError(
                 f"bank {bank!r} was embedded by {identity.embedder_id!r} ({identity.dimension} numbers), this service "
                 f"embeds with {self._identity.embedder_id!r} ({self._identity.dimension}); start it with the bank's "
-                "embedder, or ingest into a new bank"
+                "embedder, or ingest again, into a new bank or after deleting this one"
             )
 
     def _document_lock(self, bank: str, document_id: str) -> asyncio.Lock:
