@@ -26,8 +26,6 @@ class FakeRetrieval:
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
-        self.known: dict[str, Reference] = {}
-        """References by text that are more than their text."""
 
     async def retrieve(
         self, bank: str, queries: Sequence[str], top_k: int, document_ids: Sequence[str] = (), *, timeout: float
@@ -36,8 +34,10 @@ class FakeRetrieval:
         await asyncio.wait_for(self.gate.wait(), timeout)
         if self.error is not None:
             raise self.error
-        found = [[self.known.get(text, reference(text)) for text in self.find(query)[:top_k]] for query in queries]
-        results = [[Hit(one, 1 - rank / 10) for rank, one in enumerate(of_query)] for of_query in found]
+        results = [
+            [Hit(reference(text), 1 - rank / 10) for rank, text in enumerate(self.find(query)[:top_k])]
+            for query in queries
+        ]
         return RetrieveResult(results, RetrieveTiming(total_ns=1000, embed_ns=600, search_ns=300))
 
 

@@ -21,7 +21,7 @@ from memory3.errors import (
     OverloadedError,
     UnknownBankError,
 )
-from memory3.types import FetchStatus, Hit, MemoryStatus, RecalledMemory, Reference, ReferenceText, Tier
+from memory3.types import FetchStatus, Hit, MemoryStatus, RecalledMemory, ReferenceText, Tier
 from model.engine.engine import Engine
 from model.engine.events import Event
 from model.identity import reference_id
@@ -302,18 +302,6 @@ async def test_cold_start_writes_reads_and_puts(model: ModelBundle, encoding: En
     again = await fresh.recall("b")
     (warm,), (_, cold) = again.chunks[0].readable, recalled.chunks[0].readable
     assert warm.payload == cold.payload, "what is read cold equals what is read after the store"
-
-
-async def test_cold_start_writes_behind_what_precedes_as_the_writer_does(
-    model: ModelBundle, encoding: Encoding
-) -> None:
-    stage = await make(model, encoding, cold=True)
-    behind = Reference(reference_id("a", "before"), "a", "doc", preceding="before")
-    stage.retrieval.known["a"] = behind
-    (memory,) = (await stage.recall("a")).chunks[0].readable
-    written = await encoding.write(ReferenceText(behind.reference_id, "a", "before"), urgent=False)
-    alone = await encoding.write(ReferenceText(reference_id("a"), "a"), urgent=False)
-    assert memory.payload == written.memory.payload != alone.memory.payload
 
 
 async def test_cold_start_that_is_not_done_in_time_is_missing_and_kept(
