@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "held-out"]
@@ -46,9 +46,10 @@ class Item:
     """What is asked, without the form the prompt gives it; "" where that is all, or nothing is asked."""
     choices: tuple[str, ...] = ()
     """Alternatives to choose from by likelihood, each like `answer`, which is one of them; () for a free answer."""
-    preceding: tuple[str, ...] = ()
+    # Not shown: by what an item shows, earlier figures of the same items are found again (bench/ablation).
+    preceding: tuple[str, ...] = field(default=(), repr=False)
     """What stands directly before each reference in its document, "" where nothing does; () if none has anything."""
-    wrong_preceding: tuple[str, ...] = ()
+    wrong_preceding: tuple[str, ...] = field(default=(), repr=False)
     """The same of the wrong references."""
 
     @property

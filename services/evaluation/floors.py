@@ -72,7 +72,12 @@ class Check:
 
 def items_digest(items: Sequence[Item]) -> str:
     """A hash of what is asked: other items have other figures."""
-    content = json.dumps([dataclasses.asdict(item) for item in items], sort_keys=True)
+    asked = [dataclasses.asdict(item) for item in items]
+    for values in asked:
+        for name in ("preceding", "wrong_preceding"):
+            if not values[name]:
+                del values[name]  # items from before there were these keep their digest
+    content = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from services.evaluation import gate
-from services.evaluation.floors import FLOORS, SLICES, Check, Slice
+from services.evaluation.floors import FLOORS, SLICES, Check, Slice, items_digest
 from services.evaluation.modes import Mode
 from tests.helpers.tiny_model import tiny_model_directory, tiny_plan
+from tests.unit.services.evaluation.fakes import item
 
 Run = Callable[..., Result]
 
@@ -122,3 +123,14 @@ def test_the_shipped_floors_cover_the_slices() -> None:
     recorded = json.loads(FLOORS.read_text())["slices"]
     for name, parts in recorded.items():
         assert set(parts) == {part.set for part in SLICES[name]}
+
+
+def test_the_digest_is_of_all_that_is_asked_and_what_precedes_it() -> None:
+    known = items_digest([item()])
+    assert known == "627e59f8c9f64bd4", "every recorded floor is of other items now"
+    others = [
+        item(prompt="Why?"),
+        item(preceding=("", "a", "b", "c", "d")),
+        item(wrong_preceding=("", "a", "b", "c", "d")),
+    ]
+    assert len({known, *(items_digest([one]) for one in others)}) == 4
