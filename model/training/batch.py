@@ -60,4 +60,5 @@ class Batch:
     @property
     def num_tokens(self) -> int:
         """Tokens the student runs, for the speed shown."""
-        return sum(map(len, self.references)) + sum(len(context.tokens) for context in self.contexts)
+        written = sum(map(len, (*self.references, *self.preceding)))
+        return written + sum(len(context.tokens) for context in self.contexts)

@@ -22,6 +22,7 @@ PAGED = replace(PLAN, pages_per_head=((0, 1), (3, 0)))
 ONE_LAYER = replace(PLAN, pages_per_head=((0, 0), (1, 3)))
 SMALL_PAGES = replace(PLAN, pages_per_head=((1, 5), (4, 2)))
 REFERENCES = tuple(tuple(random_tokens(length, seed)) for seed, length in enumerate((20, 31, 4, 12)))
+PRECEDING = tuple(tuple(random_tokens(length, 50 + length)) for length in (0, 12, 3, 30))
 LONG = Context(tuple(random_tokens(40, 10)), 25, ((0, 1), (2,), (1, 2, 3)))
 SHORT = Context(tuple(random_tokens(9, 11)), 3, ((3, 0),))
 PLAIN = Context(tuple(random_tokens(21, 12)), 5)
@@ -36,7 +37,7 @@ def step_on(transformer: Transformer, plan: MemoryPlan = PLAN) -> TrainingStep:
 def served_nll(transformer: Transformer, context: Context, plan: MemoryPlan) -> list[float]:
     """-log p of the scored tokens, by the runner, one token at a time."""
     runner = ModelRunner(transformer, plan, prefix_tokens=PREFIX_TOKENS, num_slots=1, max_context_tokens=160)
-    memories = MemoryWriter(transformer, plan, runner.prefix).write(REFERENCES)
+    memories = MemoryWriter(transformer, plan, runner.prefix).write(REFERENCES, preceding=PRECEDING)
     runner.reset(0, reads_memories=context.reads_memories)
     losses = []
     for place, token in enumerate(context.tokens[:-1]):
@@ -53,13 +54,17 @@ def served_nll(transformer: Transformer, context: Context, plan: MemoryPlan) -> 
     ids=["chunks", "mixed", "plain", "reading", "of several lengths"],
 )
 @pytest.mark.parametrize(
-    "plan", [PLAN, PAGED, ONE_LAYER, SMALL_PAGES], ids=["no pages", "paged", "one layer", "small pages"]
+    "plan",
+    [PLAN, PAGED, ONE_LAYER, SMALL_PAGES, replace(PLAN, preceding_tokens=8)],
+    ids=["no pages", "paged", "one layer", "small pages", "behind what precedes"],
 )
-def test_a_step_equals_serving(contexts: list[Context], plan: MemoryPlan) -> None:
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_a_step_equals_serving(contexts: list[Context], plan: MemoryPlan, with_gradient: bool) -> None:
     transformer = tiny_transformer()
-    references = REFERENCES if any(context.reads_memories for context in contexts) else ()
-    with torch.no_grad():
-        _, cross_entropy_J, _ = step_on(transformer, plan)(Batch(references, tuple(contexts), 6))
+    is_read = any(context.reads_memories for context in contexts)
+    batch = Batch(REFERENCES if is_read else (), tuple(contexts), 6, PRECEDING if is_read else ())
+    with torch.set_grad_enabled(with_gradient):
+        _, cross_entropy_J, _ = step_on(transformer, plan)(batch)
     expected = [loss for context in contexts for loss in served_nll(transformer, context, plan)]
     torch.testing.assert_close(cross_entropy_J, torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
