@@ -64,7 +64,14 @@ class Item:
 
 
 def _passages(texts: Sequence[str], preceding: Sequence[str]) -> tuple[Passage, ...]:
-    return tuple(map(Passage, texts, preceding)) if preceding else tuple(map(Passage, texts))
+    pairs = zip(texts, preceding or [""] * len(texts), strict=True)
+    return tuple(Passage(text, before) for text, before in pairs)
+
+
+def parted(passages: Sequence[Passage]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Their texts and what precedes them, as an item holds them."""
+    preceding = tuple(one.preceding for one in passages)
+    return tuple(one.text for one in passages), preceding if any(preceding) else ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from services.datasets import lengths
 from services.datasets.draw import Draw
 from services.datasets.given import put_gold, take
-from services.datasets.item import DatasetError, Item, Passage, Split
+from services.datasets.item import DatasetError, Item, Passage, Split, parted
 from services.datasets.trivia import Question, questions
 from services.datasets.wikipedia import leads, split_of_lead
 from services.datasets.word_index import WordIndex
@@ -77,5 +77,5 @@ def _item(question: Question, gold: Passage, texts: _Leads, draw: Draw, referenc
         wrong_references=tuple(near[references - 1 :]),
         accepted=question.accepted,
         question=question.question,
-        preceding=tuple(gold.preceding if number == place else "" for number in range(references)),
+        preceding=parted([Passage(text, gold.preceding if text == gold.text else "") for text in given])[1],
     )

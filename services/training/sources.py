@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from model.training.batch import Batch
 from services.datasets import registry
-from services.datasets.item import DatasetError, Item
+from services.datasets.item import DatasetError, Item, Passage, parted
 from services.datasets.word_index import WordIndex
 from services.training.config import Source, TrainingConfig
 from services.training.examples import MODES, ExampleBuilder, Mode, batch_of, draw_mode
@@ -101,19 +101,34 @@ def share_references(items: Sequence[Item], references: int, draw: random.Random
     Its wrong references are the others'. A reference that holds an item's answer is no distractor for it. An item that
     has no distractors (neighbours of one text) stays as it is.
     """
-    golds = list(dict.fromkeys(item.references[place] for item in items for place in item.gold))
+    golds: dict[str, Passage] = {}
+    for one in (item.passages[place] for item in items for place in item.gold):
+        golds.setdefault(one.text, one)
     shared = []
     for item in items:
         if len(item.gold) == len(item.references) == references > 1:
             shared.append(item)
             continue
-        own = [item.references[place] for place in item.gold][:references]
+        own = [item.passages[place] for place in item.gold][:references]
+        given = {one.text for one in own}
         answers = [answer.casefold() for answer in item.accepted]
-        others = [text for text in golds if text not in own and not any(a in text.casefold() for a in answers)]
+        others = [
+            one for text, one in golds.items() if text not in given and not any(a in text.casefold() for a in answers)
+        ]
         chosen = own + draw.sample(others, min(len(others), references - len(own)))
         draw.shuffle(chosen)
-        gold = tuple(place for place, text in enumerate(chosen) if text in own)
-        shared.append(replace(item, references=tuple(chosen), gold=gold, wrong_references=tuple(others[:references])))
+        texts, preceding = parted(chosen)
+        wrong, wrong_preceding = parted(others[:references])
+        shared.append(
+            replace(
+                item,
+                references=texts,
+                gold=tuple(place for place, text in enumerate(texts) if text in given),
+                wrong_references=wrong,
+                preceding=preceding,
+                wrong_preceding=wrong_preceding,
+            )
+        )
     return shared
 
 

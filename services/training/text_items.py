@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.datasets.item import DatasetError, Item, Passage
+from services.datasets.item import DatasetError, Item, Passage, parted
 from services.datasets.lengths import chunks, spans
 
 CONTINUE, RECALL = "text", "recall"
@@ -98,19 +98,20 @@ def recall_items(documents: Documents, count: int, *, seed: int, references: int
         own = _passage(documents[number], place)
         chosen = [own, *(_other(documents, draw, number) for _ in range(references - 1))]
         draw.shuffle(chosen)
-        wrong = [_other(documents, draw, number) for _ in range(references)]
+        texts, preceding = parted(chosen)
+        wrong_texts, wrong_preceding = parted([_other(documents, draw, number) for _ in range(references)])
         items.append(
             Item(
                 item_id=f"{RECALL}-{number}-{place}",
                 kind=RECALL,
                 prompt=" ".join(words[:cue]),
                 answer=" " + " ".join(words[cue:]),
-                references=tuple(one.text for one in chosen),
+                references=texts,
                 gold=(chosen.index(own),),
-                wrong_references=tuple(one.text for one in wrong),
+                wrong_references=wrong_texts,
                 accepted=(),
-                preceding=tuple(one.preceding for one in chosen),
-                wrong_preceding=tuple(one.preceding for one in wrong),
+                preceding=preceding,
+                wrong_preceding=wrong_preceding,
             )
         )
     return items
@@ -132,17 +133,19 @@ def _continued(
 ) -> Item:
     words = piece.split(" ")
     opening = max(1, len(words) // 8)
+    texts, preceding = parted(references)
+    wrong_texts, wrong_preceding = parted(wrong)
     return Item(
         item_id=item_id,
         kind=kind,
         prompt=" ".join(words[:opening]),
         answer="".join(f" {word}" for word in words[opening:]) or " ",
-        references=tuple(one.text for one in references),
+        references=texts,
         gold=tuple(index for index, one in enumerate(references) if one in gold),
-        wrong_references=tuple(one.text for one in wrong),
+        wrong_references=wrong_texts,
         accepted=(),
-        preceding=tuple(one.preceding for one in references),
-        wrong_preceding=tuple(one.preceding for one in wrong),
+        preceding=preceding,
+        wrong_preceding=wrong_preceding,
     )
 
 

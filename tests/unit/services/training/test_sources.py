@@ -46,6 +46,24 @@ def test_a_reference_that_holds_the_answer_is_no_distractor_and_limits_hold() ->
         assert holders == [item.references[item.gold[0]]]
 
 
+def test_shared_references_keep_what_precedes_them() -> None:
+    items = [_item(number, name) for number, name in enumerate(("Ada", "Bo", "Cy"))]
+    ada, bo, cy = items
+    ada, cy = (
+        replace(item, preceding=("x", f"before {item.item_id}", ""), wrong_preceding=("y",)) for item in (ada, cy)
+    )
+    before = {one.references[1]: one.preceding[1] if one.preceding else "" for one in (ada, bo, cy)}
+    for item in share_references([ada, bo, cy], 5, random.Random(1)):
+        assert len(item.passages) == 3
+        assert all(one.preceding == before[one.text] for one in (*item.passages, *item.wrong_passages))
+    assert all(item.preceding == item.wrong_preceding == () for item in share_references(items, 5, random.Random(1)))
+
+
+def test_what_precedes_must_be_told_of_every_reference() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        assert replace(_item(1, "Ada"), preceding=("x",)).passages
+
+
 def test_a_set_of_texts_that_are_not_ours_to_train_on_is_refused() -> None:
     with pytest.raises(DatasetError, match="continuation may be measured with, not trained on"):
         load_pool(Source(name="continuation", share=1.0), seed=1, references=5)
