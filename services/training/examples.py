@@ -84,7 +84,9 @@ class ExampleBuilder:
 
     def _encoded(self, passage: Passage) -> TokenPassage:
         tokens = tuple(self._tokenizer.encode(passage.text))[: self._plan.max_reference_tokens]
-        return TokenPassage(tokens, tuple(self._plan.in_view(self._tokenizer.encode(passage.preceding))))
+        # Not tokenised for nothing: a run does this for every reference it draws.
+        seen = passage.preceding if self._plan.preceding_tokens else ""
+        return TokenPassage(tokens, tuple(self._plan.in_view(self._tokenizer.encode(seen))))
 
     def _taught(self, item: Item) -> Sequence[str]:
         """What the teacher of a context with memories reads."""
