@@ -57,7 +57,7 @@ class Search:
         }
         self._subject = Subject(
             name=split,
-            weights=f"{checkpoint.fingerprint} {split}",
+            weights=f"{checkpoint.under(plan).fingerprint} {split}",
             plan=plan.to_json(),
             num_layers=checkpoint.checked.config.num_layers,
             items=arguments.items,

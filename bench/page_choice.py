@@ -29,7 +29,7 @@ from model.plan import MemoryPlan
 from model.prefix import encode_prefix
 from services.common.config import load as load_settings
 from services.datasets import registry
-from services.datasets.item import DatasetError, Item
+from services.datasets.item import DatasetError, Item, Passage
 from services.evaluation.config import EvaluationSettings
 from services.evaluation.loading import Checkpoint, Choices, check, load
 from services.evaluation.measure import Task, measure
@@ -52,15 +52,17 @@ class Row:
 
 
 @torch.inference_mode()
-def shares(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:
+def shares(checkpoint: Checkpoint, passages: Sequence[Passage]) -> NDArray[np.float64]:
     """`[L, K]`, sum 1: which heads the best L*K*S tokens of a memory belong to, in the mean over references."""
     plan, transformer, tokenizer = checkpoint.checked.plan, checkpoint.transformer, checkpoint.tokenizer
     prefix = encode_prefix(transformer, tokenizer.encode_special(plan.prefix))
-    references = [tokenizer.encode(text)[: plan.max_reference_tokens] for text in texts]
+    references = [tokenizer.encode(one.text)[: plan.max_reference_tokens] for one in passages]
+    preceding = [tokenizer.encode(one.preceding) for one in passages]
     counted = []
     for start in range(0, len(references), _REFERENCES_AT_ONCE):
-        batch = references[start : start + _REFERENCES_AT_ONCE]
-        scores_BLKR = encode_references(transformer, plan, prefix, batch).scores_BLKR
+        places = slice(start, start + _REFERENCES_AT_ONCE)
+        batch = references[places]
+        scores_BLKR = encode_references(transformer, plan, prefix, batch, preceding[places]).scores_BLKR
         assert scores_BLKR is not None
         for scores_LKR, tokens in zip(scores_BLKR, batch, strict=True):
             scores_LKT = scores_LKR[..., : len(tokens)]
@@ -177,13 +179,13 @@ def main(given: Sequence[str] | None = None) -> None:
         checkpoint = load(settings, check(settings, Choices(tokens_per_memory=arguments.tokens)))
         one_each = checkpoint.checked.plan.unfitted()
         checkpoint = checkpoint.under(one_each)
-        texts = [
-            text
+        passages = [
+            passage
             for name in arguments.sets
             for item in registry.load(name, split="train", items=arguments.items, seed=arguments.seed)
-            for text in item.references
+            for passage in item.passages
         ]
-        shares_LK = shares(checkpoint, list(dict.fromkeys(texts)))
+        shares_LK = shares(checkpoint, list(dict.fromkeys(passages)))
         plans: dict[str, MemoryPlan] = {"1 each": one_each} | {
             name: replace(one_each, pages_per_head=pages_by(shares_LK, each, by_share))
             for name, (each, by_share) in _TABLES.items()

@@ -5,8 +5,8 @@
     python -m bench.ablation --axes layers,tokens --sets fiction
     python -m bench.ablation --page-only                                 # page and picture from the results again
 
-Axes: layers, tokens, selection, group, memories, positions, gap, sink. Each cell is appended to --results as soon as
-it is measured. The page and its picture show everything in that file.
+Axes: layers, tokens, selection, group, preceding, memories, positions, gap, sink. Each cell is appended to --results as
+soon as it is measured. The page and its picture show everything in that file.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, results: Results) -> None:
     plan, config = checked.plan.unfitted(), checked.config
     subject = Subject(
         name="untrained" if checked.adapter is None else f"adapter {checked.adapter.name}",
-        weights=checkpoint.fingerprint,
+        weights=checkpoint.under(plan).fingerprint,
         plan=plan.to_json(),
         num_layers=config.num_layers,
         items=arguments.items,

@@ -14,12 +14,13 @@ from bench.ablation.results import Cell, Results, Subject
 from bench.ablation.variations import Variation
 from model.context import ContextOpening, references_as_text
 from model.memory.explicit_memory import ExplicitMemory
+from model.memory.writer import MemoryWriter
 from model.plan import MemoryPlan
 from model.runner import ModelRunner
 from model.scoring import AnswerScore, AnswerScorer, ForcedAnswer
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
-from services.datasets.item import Item
+from services.datasets.item import Item, Passage
 
 NUM_SLOTS = 8
 BLOCK_ITEMS = 8
@@ -49,13 +50,14 @@ def sample_of(items: Sequence[Item]) -> str:
     return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
 
 
-def picked(item: Item, count: int) -> tuple[str, ...]:
+def picked(item: Item, count: int) -> tuple[Passage, ...]:
     """`count` of an item's references, in their order: those that hold the answer first of all, then the others.
 
     Of several that hold it the last come first: a text is gone on with from what stands directly before it.
     """
     first = [*reversed(item.gold), *(index for index in range(len(item.references)) if index not in item.gold)]
-    return tuple(item.references[index] for index in sorted(first[:count]))
+    passages = item.passages
+    return tuple(passages[index] for index in sorted(first[:count]))
 
 
 class Ablation:
@@ -105,7 +107,8 @@ class Ablation:
         forced = []
         for item in self._items:
             read = picked(item, plan.memories_per_chunk) if mode == "rag" else ()
-            context = (*opening, *tokenizer.encode(references_as_text(read) + item.prompt))
+            text = references_as_text([passage.text for passage in read]) + item.prompt
+            context = (*opening, *tokenizer.encode(text))
             forced.append(ForcedAnswer(context, tuple(tokenizer.encode(item.answer)), None))
         runner = ModelRunner(
             self._model.transformer,
@@ -123,9 +126,9 @@ class Ablation:
         written = writer(self._model.transformer, self._model.tokenizer, cells[0].variation)
         for start in range(0, len(self._items), BLOCK_ITEMS):
             block = self._items[start : start + BLOCK_ITEMS]
-            texts = sorted({text for cell in cells for item in block for text in self._references(item, cell)})
+            passages = sorted({one for cell in cells for item in block for one in self._references(item, cell)})
             began = time.monotonic()
-            memories = dict(zip(texts, written.write([self._cut(text) for text in texts]), strict=True))
+            memories = dict(zip(passages, self._written(written, passages), strict=True))
             writing = (time.monotonic() - began) / len(cells)
             for cell in cells:
                 began = time.monotonic()
@@ -134,7 +137,14 @@ class Ablation:
         for cell in cells:
             self._add(cell.key, scores[cell.key], seconds[cell.key])
 
-    def _read(self, block: Sequence[Item], cell: _Cell, written: Mapping[str, ExplicitMemory]) -> list[AnswerScore]:
+    def _written(self, writer: MemoryWriter, passages: Sequence[Passage]) -> list[ExplicitMemory]:
+        limit = self._default.max_reference_tokens
+        return writer.write(
+            [self._encoded(one.text)[:limit] for one in passages],
+            preceding=[self._encoded(one.preceding) for one in passages],
+        )
+
+    def _read(self, block: Sequence[Item], cell: _Cell, written: Mapping[Passage, ExplicitMemory]) -> list[AnswerScore]:
         variation, tokenizer = cell.variation, self._model.tokenizer
         opening = ContextOpening(tokenizer, variation.plan).tokens(reads_memories=True)
         contexts = [(*opening, *tokenizer.encode(item.prompt)) for item in block]
@@ -145,17 +155,17 @@ class Ablation:
         )
         forced = []
         for item, context, answer in zip(block, contexts, answers, strict=True):
-            memories = reader.memories([written[text] for text in self._references(item, cell)])
+            memories = reader.memories([written[passage] for passage in self._references(item, cell)])
             forced.append(ForcedAnswer(context, answer, (memories,)))
         return AnswerScorer(reader).score(forced)
 
-    def _references(self, item: Item, cell: _Cell) -> tuple[str, ...]:
+    def _references(self, item: Item, cell: _Cell) -> tuple[Passage, ...]:
         count = cell.variation.plan.memories_per_chunk
-        return item.wrong_references[:count] if cell.is_wrong else picked(item, count)
+        return item.wrong_passages[:count] if cell.is_wrong else picked(item, count)
 
-    def _cut(self, text: str) -> list[int]:
+    def _encoded(self, text: str) -> list[int]:
         if text not in self._tokens:
-            self._tokens[text] = self._model.tokenizer.encode(text)[: self._default.max_reference_tokens]
+            self._tokens[text] = self._model.tokenizer.encode(text)
         return self._tokens[text]
 
     def _add(self, key: str, scores: Sequence[AnswerScore], seconds: float) -> None:

@@ -19,6 +19,7 @@ FREE_SELECTIONS = tuple(selection for selection in SELECTIONS if selection != "t
 """A token scorer goes with one adapter and one choice of layers."""
 GAPS = (32, 128, 512, 1024)
 """Small enough for a model of 2048 positions."""
+PRECEDING_TOKENS = (0, 32, 128)
 MAX_MEMORIES = max(MEMORIES)
 
 
@@ -49,7 +50,7 @@ class Variation:
         plan = self.plan
         has_prefix = self.sink not in ("references without", "none")
         written = [plan.selection, plan.group_combine, plan.tokens_per_memory, plan.max_reference_tokens]
-        return canonical_json([*written, plan.prefix if has_prefix else ""])
+        return canonical_json([*written, plan.preceding_tokens, plan.prefix if has_prefix else ""])
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def axes(default: MemoryPlan, num_layers: int) -> dict[str, tuple[Value, ...]]:
         "tokens": _values(default, _tokens(default)),
         "selection": _values(default, _fields(default, "selection", FREE_SELECTIONS)),
         "group": _values(default, _fields(default, "group_combine", GROUP_COMBINES)),
+        "preceding": _values(default, _fields(default, "preceding_tokens", PRECEDING_TOKENS)),
         "memories": _values(default, _fields(default, "memories_per_chunk", MEMORIES)),
         "positions": _values(default, _positions(default)),
         "gap": _values(default, _gaps(default)),
@@ -80,6 +82,7 @@ TITLES = {
     "tokens": "Tokens per KV head",
     "selection": "Selection of tokens",
     "group": "Query heads of a KV head combined by",
+    "preceding": "Tokens in view of what precedes a reference",
     "memories": "Memories per chunk",
     "positions": "Positions of references",
     "gap": "Gap between references and context",

@@ -24,7 +24,7 @@ from tests.helpers.tiny_model import tiny_model_directory, tiny_plan, tiny_trans
 
 PLAN = tiny_plan(memory_layers=(2, 3), memories_per_chunk=2)
 SUBJECT = Subject("untrained", "weights", PLAN.to_json(), 4, items=3, seed=7, heading="today, a machine")
-VALUES = [value for name in ("layers", "memories", "gap", "sink") for value in axes(PLAN, 4)[name]]
+VALUES = [value for name in ("layers", "memories", "preceding", "gap", "sink") for value in axes(PLAN, 4)[name]]
 
 
 def items(count: int = 3) -> list[Item]:
@@ -43,6 +43,8 @@ def items(count: int = 3) -> list[Item]:
             gold=(4,),
             wrong_references=tuple(text(25) for _ in range(10)),
             accepted=(),
+            preceding=tuple(text(40 + index) for _ in range(10)),
+            wrong_preceding=tuple(text(40) for _ in range(10)),
         )
         for index in range(count)
     ]
@@ -68,19 +70,24 @@ def measured(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results
 
 
-def test_the_default_cell_is_what_serving_reads(model: Model, measured: Results) -> None:
+@pytest.mark.parametrize("seen", [0, 32])
+def test_a_cell_is_what_serving_reads(model: Model, measured: Results, seen: int) -> None:
+    plan = replace(PLAN, preceding_tokens=seen)
     tokenizer, opening = model.tokenizer, ContextOpening(model.tokenizer, PLAN).tokens(reads_memories=True)
     prefix = tokenizer.encode_special(PLAN.prefix)
-    runner = ModelRunner(model.transformer, PLAN, prefix_tokens=prefix, num_slots=1, max_context_tokens=64)
-    writer = MemoryWriter(model.transformer, PLAN, runner.prefix)
+    runner = ModelRunner(model.transformer, plan, prefix_tokens=prefix, num_slots=1, max_context_tokens=64)
+    writer = MemoryWriter(model.transformer, plan, runner.prefix)
     expected = []
     for item in items():
-        memories = tuple(writer.write([tokenizer.encode(item.references[index]) for index in (0, 4)]))
+        read, before = (
+            [tokenizer.encode(texts[index]) for index in (0, 4)] for texts in (item.references, item.preceding)
+        )
+        memories = tuple(writer.write(read, preceding=before))
         context = (*opening, *tokenizer.encode(item.prompt))
         answer = ForcedAnswer(context, tuple(tokenizer.encode(item.answer)), (memories,))
         nll = AnswerScorer(runner).score([answer])[0].nll
         expected.append(sum(nll) / len(nll))
-    cell = measured.cell(SUBJECT, "noise", Variation(PLAN).key)
+    cell = measured.cell(SUBJECT, "noise", Variation(plan).key)
     assert cell is not None
     torch.testing.assert_close(torch.tensor(cell.nll), torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
@@ -176,8 +183,8 @@ class TestFigures:
 
 def test_references_that_hold_the_answer_are_never_left_out() -> None:
     item = items(1)[0]
-    assert picked(item, 1) == (item.references[4],)
-    assert picked(item, 3) == (item.references[0], item.references[1], item.references[4])
-    assert picked(item, 10) == item.references
+    assert picked(item, 1) == (item.passages[4],)
+    assert picked(item, 3) == (item.passages[0], item.passages[1], item.passages[4])
+    assert picked(item, 10) == item.passages
     text = replace(item, gold=tuple(range(10)))
-    assert picked(text, 2) == item.references[8:]  # what stands directly before
+    assert picked(text, 2) == item.passages[8:]  # what stands directly before
