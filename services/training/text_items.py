@@ -38,7 +38,8 @@ def read_folder(folder: Path) -> list[list[str]]:
 def long_text_items(documents: Documents, count: int, *, seed: int, references: int) -> list[Item]:
     """Places in documents that have as many chunks before them as references: these are the references, in order.
 
-    Whole windows of neighbouring places are drawn, each a kind of its own. Raises DatasetError.
+    Wrong references follow each other too, before a place in another document: they are to be told by what they say,
+    not by their disorder. Whole windows of neighbouring places are drawn, each a kind of its own. Raises DatasetError.
     """
     draw = random.Random(f"memory3 long text {seed}")
     windows = [
@@ -46,18 +47,21 @@ def long_text_items(documents: Documents, count: int, *, seed: int, references: 
         for number, pieces in enumerate(documents)
         for start in range(references, len(pieces), _WINDOW)
     ]
-    num_places = sum(len(window) for _, window in windows)
-    if num_places < count or len(documents) < 2:
+    num_places, num_long = sum(len(window) for _, window in windows), len({number for number, _ in windows})
+    if num_places < count or num_long < 2:
         raise DatasetError(
-            f"{count} items of long text asked; {len(documents)} documents have {num_places} places with {references} "
-            "chunks before them: ask for fewer, or give more documents"
+            f"{count} items of long text asked; {num_long} documents have {num_places} places with {references} chunks "
+            "before them: ask for fewer, or give more such documents"
         )
     draw.shuffle(windows)
     places = [(number, window.start, place) for number, window in windows for place in window][:count]
     items = []
     for number, start, place in places:
-        near = [_passage(documents[number], before) for before in range(place - references, place)]
-        wrong = [_other(documents, draw, number) for _ in range(references)]
+        near = _before(documents[number], place, references)
+        elsewhere, window = draw.choice(windows)
+        while elsewhere == number:
+            elsewhere, window = draw.choice(windows)
+        wrong = _before(documents[elsewhere], window.start, references)
         kind = f"{CONTINUE}-{number}-{start}"
         items.append(_continued(f"{CONTINUE}-{number}-{place}", kind, documents[number][place], near, near, wrong))
     return items
@@ -147,6 +151,10 @@ def _continued(
         preceding=preceding,
         wrong_preceding=wrong_preceding,
     )
+
+
+def _before(pieces: Sequence[str], place: int, count: int) -> list[Passage]:
+    return [_passage(pieces, before) for before in range(place - count, place)]
 
 
 def _passage(pieces: Sequence[str], place: int) -> Passage:

@@ -24,8 +24,10 @@ def test_a_long_text_goes_on_after_the_chunks_directly_before() -> None:
         assert list(item.references) == document[place - 5 : place]
         assert list(item.preceding) == ["", *document][place - 5 : place]
         assert item.gold == (0, 1, 2, 3, 4)
-        assert len(item.wrong_references) == 5
-        assert not set(item.wrong_references) & set(document)
+        other = next(pieces for pieces in DOCUMENTS if item.wrong_references[0] in pieces)
+        first = other.index(item.wrong_references[0])
+        assert list(item.wrong_references) == other[first : first + 5]
+        assert other is not document
 
 
 @pytest.mark.parametrize("make", [long_text_items, text_items, recall_items])
@@ -65,6 +67,11 @@ def test_short_texts_are_filled_up_with_others() -> None:
 def test_more_than_there_is_is_refused(make: type[object]) -> None:
     with pytest.raises(DatasetError, match="1000 items of"):
         make(DOCUMENTS, 1000, seed=1, references=5)  # type: ignore[call-arg]
+
+
+def test_a_single_document_long_enough_is_refused() -> None:
+    with pytest.raises(DatasetError, match="1 documents have 7 places"):
+        long_text_items([DOCUMENTS[0], DOCUMENTS[1][:5]], 3, seed=1, references=5)
 
 
 def test_a_folder_without_texts_is_refused_and_one_that_is_no_utf8(tmp_path: Path) -> None:
