@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from model.adapter import AdapterConfig, base_digest, check_base, read_factors, save_adapter
+from model.adapter import AdapterConfig, adapter_plan, base_digest, check_base, read_factors, save_adapter
 from model.chat import ChatTemplate
 from model.checkpoint import load_transformer, read_config, save_transformer
-from model.directory import locate_adapter, locate_model
+from model.directory import AUTO, locate_adapter, locate_model
 from model.plan import MemoryPlan
 from model.plan_file import read_plan
 from model.token_scorer import TOKEN_SCORER_FILE, find_token_scorer
@@ -20,7 +20,7 @@ from model.tokenizer import Tokenizer
 from model.training.initial import initial_transformer
 from model.training.lora import adapter_factors, add_adapter
 from model.transformer import Transformer
-from services.training.config import AdapterOptions, ConfigError, TrainingConfig, TrainingSettings
+from services.training.config import DEFAULT_PLAN, AdapterOptions, ConfigError, TrainingConfig, TrainingSettings
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOKENIZER_FILES = ("tokenizer.json", "special_tokens.json", "tokenizer_config.json", "generation_config.json")
@@ -44,21 +44,42 @@ class Assembled:
     """What the result's folder is called."""
 
 
-def resolve_plan(config: TrainingConfig) -> tuple[MemoryPlan, tuple[int, ...]]:
-    """The plan that goes with the result, and the choices of tokens per memory. Raises ConfigError."""
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """What a run writes memories under."""
+
+    plan: MemoryPlan
+    """That goes with the result."""
+    tokens_per_memory: tuple[int, ...]
+    """To draw from."""
+    folder: Path
+    """Where the token scorer that it names lies."""
+
+
+def resolve_plan(config: TrainingConfig) -> ResolvedPlan:
+    """The plan that the config asks for. Raises ConfigError."""
     try:
-        plan = read_plan(config.plan)
+        plan, folder = _given_plan(config)
         choices = config.tokens_per_memory or (plan.tokens_per_memory,)
         for choice in choices:
             plan = replace(plan, tokens_per_memory=choice)
-        return replace(plan, tokens_per_memory=choices[0]), choices
+        return ResolvedPlan(replace(plan, tokens_per_memory=choices[0]), choices, folder)
     except ValueError as error:
         raise ConfigError(f"plan: {error}") from error
 
 
+def _given_plan(config: TrainingConfig) -> tuple[MemoryPlan, Path]:
+    """As `ResolvedPlan` has them. Raises ValueError (AdapterError)."""
+    if config.plan != AUTO:
+        return read_plan(config.plan), Path(config.plan).expanduser().parent
+    start = locate_adapter(config.adapter.start, config.model) if config.method == "lora" else None
+    return (read_plan(DEFAULT_PLAN), Path()) if start is None else (adapter_plan(start), start)
+
+
 def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) -> Assembled:
     """Load all a run needs. Raises ValueError (CheckpointError, ConfigError) before anything is trained."""
-    plan, choices = resolve_plan(config)
+    resolved = resolve_plan(config)
+    plan, choices = resolved.plan, resolved.tokens_per_memory
     directory = locate_model(config.model, settings.cache_dir)
     model_config = read_config(directory)
     plan.validate(model_config)
@@ -81,7 +102,7 @@ def assemble(config: TrainingConfig, settings: TrainingSettings, device: str) ->
     else:
         transformer = load_transformer(directory, dtype, device)
     transformer.recompute = config.recompute
-    transformer.token_scorer = find_token_scorer(plan, model_config, Path(config.plan).expanduser().parent)
+    transformer.token_scorer = find_token_scorer(plan, model_config, resolved.folder)
     if config.method == "lora":
         export = _adapter_export(config, transformer, plan, directory.name)
         return Assembled(transformer, tokenizer, template, plan, choices, export, "adapter")

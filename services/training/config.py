@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.directory import NONE
+from model.directory import AUTO, NONE
 from model.training.lora import TARGETS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -149,11 +149,18 @@ class EvaluationOptions(Section):
     sets: tuple[str, ...] = Field(default=("fiction",), description="Question sets, of their held-out split.")
 
 
+DEFAULT_PLAN = "smollm2-135m"
+
+
 class TrainingConfig(Section):
     """A training run, as in its TOML file."""
 
     model: str = Field(default="package", description='A model directory, or "package": the installed weights package.')
-    plan: str = Field(default="smollm2-135m", description="Memory plan: preset or JSON file.")
+    plan: str = Field(
+        default=AUTO,
+        description='Memory plan: preset or JSON file; "auto": that of the adapter that `adapter.start` names, else '
+        f"{DEFAULT_PLAN}.",
+    )
     tokens_per_memory: tuple[int, ...] = Field(
         default=(),
         description="Drawn for each step; the first goes into the result's plan. None: the plan's.",

@@ -167,6 +167,23 @@ def test_an_adapter_trained_with_a_token_scorer_keeps_it(tmp_path: Path) -> None
     assert TokenScorer.load(tmp_path / "out" / "adapter" / TOKEN_SCORER_FILE).identity == scorer.identity
 
 
+def test_who_goes_on_from_an_adapter_trains_under_its_plan_and_scorer(tmp_path: Path) -> None:
+    config = write_config(tmp_path, steps=1)
+    scorer = tiny_scorer(load_transformer(tmp_path / "model"))
+    plan = tiny_plan(selection="trained", token_scorer=scorer.identity, memories_per_chunk=2, tokens_per_memory=4)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    scorer.save(tmp_path / TOKEN_SCORER_FILE)
+    run_here(command(config, tmp_path / "out"))
+    adapter = tmp_path / "out" / "adapter"
+    text = config.read_text().replace(f'plan = "{tmp_path}/plan.json"', "")
+    config.write_text(text.replace("rank = 2", f'rank = 2\nstart = "{adapter}"'))
+    run_here(command(config, tmp_path / "on"))
+    assert adapter_plan(tmp_path / "on" / "adapter") == adapter_plan(adapter)
+    assert TokenScorer.load(tmp_path / "on" / "adapter" / TOKEN_SCORER_FILE).identity == scorer.identity
+    (adapter / "memory_plan.json").unlink()
+    assert "memory_plan.json cannot be read" in run_here(command(config, tmp_path / "none"), code=1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [("rank = 4", "has rank 2"), ("rank = 2\nfirst_layer = 1", "has layers.0.")],
