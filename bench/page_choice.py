@@ -69,7 +69,7 @@ def shares(checkpoint: Checkpoint, passages: Sequence[Passage]) -> NDArray[np.fl
             kept = min(plan.tokens_per_memory, len(tokens)) * scores_LKT[..., 0].numel()
             best = scores_LKT.flatten().topk(kept).indices
             of_head = torch.bincount(best // len(tokens), minlength=scores_LKT[..., 0].numel())
-            counted.append((of_head / kept).view(scores_LKT.shape[:2]).double().cpu().numpy())
+            counted.append((of_head.double() / kept).view(scores_LKT.shape[:2]).cpu().numpy())
     return np.mean(counted, axis=0)
 
 

@@ -46,7 +46,7 @@ class _Cell:
 
 
 def sample_of(items: Sequence[Item]) -> str:
-    """A digest of everything that the items say."""
+    """A digest of what the items say; what precedes references is not in it, being cut from the same documents."""
     return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
 
 

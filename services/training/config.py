@@ -15,6 +15,8 @@ from model.directory import AUTO, NONE
 from model.training.lora import TARGETS
 
 PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PLAN = "smollm2-135m"
+"""Where neither the config nor an adapter names one."""
 
 
 class TrainingSettings(BaseSettings):
@@ -147,9 +149,6 @@ class EvaluationOptions(Section):
     every: int = Field(default=50, ge=1, description="Steps between two measurements; one more before the first.")
     items: int = Field(default=16, ge=0, description="Items of each set; 0 measures nothing.")
     sets: tuple[str, ...] = Field(default=("fiction",), description="Question sets, of their held-out split.")
-
-
-DEFAULT_PLAN = "smollm2-135m"
 
 
 class TrainingConfig(Section):
