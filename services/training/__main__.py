@@ -108,7 +108,7 @@ def _run(
     if dry_run:
         _dry_run(trainer, config.steps)
         return
-    has_state = open_folder(out, config, resume=resume) if rank == 0 else has_run(out)
+    has_state = open_folder(out, config, assembled.plan, resume=resume) if rank == 0 else has_run(out)
     folder = RunFolder(out, trainer.parameters, trainer.optimizer, assembled.export, assembled.result)
     first_step = folder.restore() if has_state else 0
     if rank > 0:

@@ -123,6 +123,18 @@ def test_a_run_goes_on_with_its_own_config_only(finished: Path, tmp_path: Path) 
     assert "was begun with another optimizer" in run_here(command(config, finished / "whole", "--resume"), code=1)
 
 
+def test_a_run_goes_on_under_its_own_plan_only(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(finished / "model")
+    shutil.copyfile(finished / "plan.json", tmp_path / "plan.json")
+    arguments = command(write_config(tmp_path), tmp_path / "out")
+    run_here([*arguments, "--steps", "1"])
+    (tmp_path / "plan.json").write_text(tiny_plan(prefix="<s>", memories_per_chunk=2, memory_layers=(1, 2)).to_json())
+    message = run_here([*arguments, "--resume"], code=1)
+    assert "was begun under a memory plan with another memory_layers;" in message
+    shutil.copyfile(finished / "plan.json", tmp_path / "plan.json")
+    run_here([*arguments, "--resume", "--steps", "2"])
+
+
 def test_a_run_goes_on_from_an_adapter(finished: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     text = (finished / "config.toml").read_text()
