@@ -18,7 +18,7 @@ def numbers_of_columns(cpu: Mapping[str, object]) -> dict[torch.dtype, range]:
     `cpu`: its capabilities, as torch names them.
     """
     columns = {}
-    if cpu.get("architecture") == "x86_64":
+    if cpu.get("avx512_f"):
         # With so few rows on the left, the library there packs the weights anew for every product.
         columns[torch.float32] = range(8, 49)
     if cpu.get("avx512_bf16") or cpu.get("amx_bf16"):

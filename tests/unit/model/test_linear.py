@@ -8,8 +8,8 @@ import torch
 from model import linear as module
 from model.linear import linear, numbers_of_columns, weights_left, weights_right
 
-_XEON = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False}
-_EPYC = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": True}
+_XEON = {"avx512_f": True, "avx512_bf16": False}
+_EPYC = {"avx512_f": True, "avx512_bf16": True}
 
 
 @pytest.mark.parametrize("with_residual", [False, True])
