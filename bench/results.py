@@ -62,7 +62,7 @@ def _tokens(kept: int) -> tuple[str, ...]:
 RUNS = (
     Run("fiction", "fiction", 192, FIVE, _tokens(8)),
     Run("halueval", "halueval", 192, FIVE, _tokens(8)),
-    Run("continuation", "continuation", 96, FOUR, _tokens(8)),
+    Run("continuation", "continuation", 96, FIVE, _tokens(8)),
     Run("fiction-16", "fiction", 96, FOUR, _tokens(16)),
     Run("halueval-16", "halueval", 96, FOUR, _tokens(16)),
     Run("continuation-16", "continuation", 96, FOUR, _tokens(16)),
