@@ -22,9 +22,12 @@ from memory3.token_sender import senders
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's default limit, kept on purpose: large data is streamed, one memory a message."""
 
+KEEPALIVE_MS = 30_000
+"""A client pings this long after it last heard of its server. A server must suffer it (services/common/server.py)."""
+
 _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 10_000),
     # A tier that restarts must be found again within a second, not after the default back-off of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),

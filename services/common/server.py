@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
-from memory3.channel import MAX_MESSAGE_BYTES
+from memory3.channel import KEEPALIVE_MS, MAX_MESSAGE_BYTES
 from memory3.security import is_loopback
 from services.common.access import AccessInterceptor, AccessList
 from services.common.config import ServerSettings
@@ -28,12 +28,18 @@ from services.common.tls import ServerCertificates
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = [
-    # With port sharing on, a second server on the same port starts silently and takes half of the calls.
-    ("grpc.so_reuseport", 0),
-]
 _TLS_CONNECTION_MS = 3_600_000
 """Longest life of a TLS connection: whoever lost a certificate stays an hour at most. Calls under way end first."""
+
+
+def _options() -> list[tuple[str, int]]:
+    """Of every server here."""
+    return [
+        # With port sharing on, a second server on the same port starts silently and takes half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Without this, some pings of a client that waits long for an answer count as an attack, and its calls are lost.
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ async def running_server(
     server = grpc.aio.server(
         interceptors=[*interceptors, CallInterceptor(settings.max_concurrent_calls)],
         options=[
-            *_OPTIONS,
+            *_options(),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             *([("grpc.max_connection_age_ms", _TLS_CONNECTION_MS)] if credentials is not None else []),
@@ -89,7 +95,7 @@ async def running_server(
     running = RunningServer(_listen(server, settings.host, settings.port, credentials), server, readiness)
     probed = [server]
     if settings.health_port is not None:
-        probed.append(grpc.aio.server(options=_OPTIONS))
+        probed.append(grpc.aio.server(options=_options()))
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, probed[-1])
         running.health_address = _listen(probed[-1], settings.host, settings.health_port, None)
     for started in probed:

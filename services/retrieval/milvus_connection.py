@@ -40,6 +40,9 @@ _CONNECT_SECONDS = 3.0
 _CREATE_SECONDS = 60.0
 """A server that has just started needs this to make and load a collection."""
 
+_NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
+"""pymilvus pings every ten seconds; Lite's own server takes that for an attack and breaks the connection off."""
+
 # Milvus' codes: of a collection and of an index not found, of a request that it refuses; new ones and those before 2.3.
 _NOT_FOUND = {100, 700}
 _LEGACY_NOT_FOUND = {4, 11}
@@ -157,13 +160,15 @@ class MilvusConnection:
             if self._client is None:
                 if self.lite:
                     Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
-                trusted = {"server_pem_path": str(self._ca)} if self._ca is not None else {}
+                options: dict[str, Any] = {"server_pem_path": str(self._ca)} if self._ca is not None else {}
+                if self.lite:
+                    options["grpc_options"] = _NO_PINGS
                 self._client = MilvusClient(
                     self._uri,
                     token=self._token,
                     timeout=min(_CONNECT_SECONDS, self.timeout_s),
                     dedicated=True,
-                    **trusted,
+                    **options,
                 )
             return self._client
 

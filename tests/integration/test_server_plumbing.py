@@ -11,9 +11,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from memory3 import channel as channel_module
 from memory3.api.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from memory3.channel import open_channel, translated
 from memory3.errors import BackendUnavailableError, InternalError, OverloadedError, UnknownBankError
+from services.common import server as server_module
 from services.common.config import ServerSettings
 from services.common.server import Mount, RunningServer, running_server
 
@@ -74,6 +76,20 @@ async def test_an_unexpected_error_is_internal_and_tells_no_secret(running: Runn
     with pytest.raises(InternalError, match="KeyError") as caught:
         await _describe(running.address, "bug")
     assert "secret" not in str(caught.value)
+
+
+async def test_a_call_that_waits_long_outlives_its_pings(servicer: Servicer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the real interval: several pings, no data between them. Who minds them ends it after five seconds."""
+    monkeypatch.setattr(server_module, "KEEPALIVE_MS", 1_000)
+    fast = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.max_pings_without_data": 0}
+    monkeypatch.setattr(channel_module, "_OPTIONS", [*(dict(channel_module._OPTIONS) | fast).items()])
+    mount = Mount(retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, servicer, NAME)
+    async with running_server(ServerSettings(port=0), [mount]) as server:
+        call = asyncio.create_task(_describe(server.address, "wait", timeout=60))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(call), 6.5)
+        servicer.release.set()
+        assert (await call).num_documents == 1
 
 
 async def test_a_call_over_the_limit_is_refused_with_a_hint_and_the_next_one_served(

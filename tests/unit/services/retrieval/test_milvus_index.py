@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,4 +44,19 @@ async def test_a_delete_on_a_server_returns_when_a_strong_read_has_seen_it(monke
     read = client.calls[1][1]
     assert read["filter"] == client.calls[0][1]["filter"]
     assert "consistency_level" not in read  # the collection's own, which is Strong
+    await index.close()
+
+
+@pytest.mark.parametrize(("uri", "pings"), [("http://milvus:19530", True), ("index.db", False)])
+async def test_the_server_of_lite_is_not_pinged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, *, pings: bool
+) -> None:
+    """It breaks connections off for that, some forty seconds after the last call."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        milvus_connection, "MilvusClient", lambda *_, **options: given.update(options) or RecordingClient()
+    )
+    index = MilvusIndex(uri if pings else str(tmp_path / uri))
+    await index.delete("bank", ["a"])
+    assert (given.get("grpc_options", {}).get("grpc.keepalive_time_ms", 10_000) < 3_600_000) is pings
     await index.close()
