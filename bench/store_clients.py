@@ -28,7 +28,7 @@ from obstore.store import S3Store
 from bench.machine import heading
 from tests.helpers.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 
-SIZE_BYTES = 48_138
+SIZE_BYTES = 100_000
 BUCKET = "bench"
 CONCURRENCIES = (1, 8, 32)
 

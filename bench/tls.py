@@ -29,7 +29,7 @@ from tests.helpers.memory_records import FINGERPRINT, make_record, reference_id
 from tests.helpers.processes import service_process
 
 BANK = "bench"
-NUM_RECORDS, AT_ONCE, RECORD_BYTES = 50, 5, 48_138
+NUM_RECORDS, AT_ONCE, RECORD_BYTES = 50, 5, 190_000
 IDS = [reference_id(number) for number in range(NUM_RECORDS)]
 Work = Callable[[MemoryClient, int], Awaitable[None]]
 
