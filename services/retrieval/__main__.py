@@ -13,7 +13,7 @@ from services.common.config import load
 from services.common.server import Mount, serve_forever
 from services.common.signals import end_at_sigterm
 from services.retrieval.batcher import Batcher
-from services.retrieval.config import RetrievalSettings
+from services.retrieval.config import RetrievalSettings, wait_without_spinning
 from services.retrieval.core import RetrievalCore
 from services.retrieval.hash_embedder import HashEmbedder
 from services.retrieval.local_index import LocalIndex
@@ -27,6 +27,7 @@ def make_embedder(settings: RetrievalSettings) -> Embedder:
     """The embedder that the settings name."""
     if settings.embedder == "hash":
         return HashEmbedder(settings.hash_dimension)
+    wait_without_spinning()
     return SentenceEmbedder(settings.embedder_folder, threads=settings.embedder_threads)
 
 

@@ -101,3 +101,11 @@ class RetrievalSettings(ServerSettings):
         if self.index != "milvus" or not self.milvus_uri.startswith("https://"):
             return ["MILVUS_CA is set, but Milvus is not reached by https; leave it out, or say MILVUS_URI=https://..."]
         return []
+
+
+def wait_without_spinning() -> None:
+    """Have torch's threads sleep while they wait, unless the environment says else; before torch is loaded, or never.
+
+    Where a decoder is on the same cores, threads that spin take them from it, and keep each other waiting.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

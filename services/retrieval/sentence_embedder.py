@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,9 +30,6 @@ class SentenceEmbedder:
                 f"{folder} is not a folder of a sentence-transformers model: it has no modules.json. Set "
                 "MEMORY3_RETRIEVAL_EMBEDDER_FOLDER to one, or unset it and install the default model: " + _INSTALL
             )
-        # Where a decoder is on the same cores, threads that wait for each other by spinning take them from it, and keep
-        # each other waiting. Read once, when torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         # Here and not at the top: these take seconds to import and hundreds of MB, and the hash embedder needs neither.
         import torch  # noqa: PLC0415
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415

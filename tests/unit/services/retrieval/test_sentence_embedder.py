@@ -27,7 +27,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 @pytest.mark.weights
 @pytest.mark.parametrize(("given", "spins"), [({}, False), ({"OMP_WAIT_POLICY": "active"}, True)])
 def test_threads_wait_without_spinning_unless_told_to(given: dict[str, str], *, spins: bool) -> None:
-    code = "from services.retrieval.sentence_embedder import SentenceEmbedder; SentenceEmbedder(threads=2)"
+    code = "import services.retrieval.__main__ as m; m.make_embedder(m.RetrievalSettings(embedder='sentence'))"
     kept = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     done = subprocess.run(
         [sys.executable, "-c", code],
